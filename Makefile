@@ -1,0 +1,42 @@
+# Every target sets up what it needs; Python 3.11+, make and a C compiler are all a machine must have.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: help race race-quick test test-all lint types format clean
+
+help:            ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[race,test]'
+	@touch $@
+
+race: $(READY)   ## the main job: six recipes on three workloads, about five minutes on two cores
+	$(BIN)/slalom race
+
+race-quick: $(READY)  ## the same, smaller: under a minute
+	$(BIN)/slalom race --quick
+
+# One torch thread per worker: two workers with one thread each beat one worker with two.
+test: $(READY)   ## the test suite
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'not slow'
+
+test-all: $(READY)  ## the test suite with its long and heavy checks
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+lint: $(READY)   ## style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)  ## strict types
+	$(BIN)/mypy
+
+format: $(READY) ## put the code into its one form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:           ## forget the environment and every cache
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,305 @@
+"""Written by `python -m slalom.named`; the test suite checks that it is up to date."""
+
+from slalom import algebra as algebra
+from slalom import parts as parts
+from slalom.groups import param_groups as param_groups
+from slalom.named import Named
+from slalom.named import create as create
+from slalom.optimizer import Optimizer as Optimizer
+from slalom.optimizer import Parameters
+from slalom.recipes import ByRole as ByRole
+from slalom.recipes import Recipe as Recipe
+from slalom.recipes import list_optimizers as list_optimizers
+from slalom.recipes import recipe as recipe
+from slalom.roles import assign_roles as assign_roles
+
+__version__: str
+
+class AMSGrad(Named):
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 0.001,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-08,
+        weight_decay: float = 0.0,
+        *,
+        maximize: bool = False,
+    ) -> None: ...
+
+class AdaBelief(Named):
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 0.001,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-16,
+        weight_decay: float = 0.0,
+        *,
+        maximize: bool = False,
+    ) -> None: ...
+
+class Adafactor(Named):
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 0.01,
+        beta2_decay: float = -0.8,
+        eps: tuple[float, float] = (1e-30, 0.001),
+        d: float = 1.0,
+        weight_decay: float = 0.0,
+        *,
+        maximize: bool = False,
+    ) -> None: ...
+
+class Adagrad(Named):
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 0.01,
+        lr_decay: float = 0.0,
+        weight_decay: float = 0.0,
+        initial_accumulator_value: float = 0.0,
+        eps: float = 1e-10,
+        *,
+        maximize: bool = False,
+    ) -> None: ...
+
+class Adam(Named):
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 0.001,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-08,
+        weight_decay: float = 0.0,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
+    ) -> None: ...
+
+class AdamW(Named):
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 0.001,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-08,
+        weight_decay: float = 0.01,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
+    ) -> None: ...
+
+class Adamax(Named):
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 0.002,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-08,
+        weight_decay: float = 0.0,
+        *,
+        maximize: bool = False,
+    ) -> None: ...
+
+class Adan(Named):
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 0.001,
+        betas: tuple[float, float, float] = (0.98, 0.92, 0.99),
+        eps: float = 1e-08,
+        weight_decay: float = 0.0,
+        *,
+        maximize: bool = False,
+    ) -> None: ...
+
+class FTRLAdam(Named):
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 0.001,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-08,
+        l1: float = 0.0,
+        *,
+        maximize: bool = False,
+    ) -> None: ...
+
+class LAMB(Named):
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 0.001,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-06,
+        weight_decay: float = 0.01,
+        *,
+        maximize: bool = False,
+    ) -> None: ...
+
+class LaProp(Named):
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 0.0004,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-15,
+        weight_decay: float = 0.0,
+        *,
+        maximize: bool = False,
+    ) -> None: ...
+
+class Lion(Named):
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 0.0001,
+        betas: tuple[float, float] = (0.9, 0.99),
+        weight_decay: float = 0.0,
+        *,
+        maximize: bool = False,
+    ) -> None: ...
+
+class Muon(Named):
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 0.001,
+        momentum: float = 0.95,
+        nesterov: bool = True,
+        weight_decay: float = 0.1,
+        steps: int = 5,
+        adam_lr: float = 0.001,
+        adam_betas: tuple[float, float] = (0.9, 0.95),
+        adam_eps: float = 1e-08,
+        *,
+        maximize: bool = False,
+    ) -> None: ...
+
+class NAdam(Named):
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 0.002,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-08,
+        weight_decay: float = 0.0,
+        momentum_decay: float = 0.004,
+        decoupled_weight_decay: bool = False,
+        *,
+        maximize: bool = False,
+    ) -> None: ...
+
+class Prodigy(Named):
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 1.0,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-08,
+        weight_decay: float = 0.0,
+        d0: float = 1e-06,
+        d_coef: float = 1.0,
+        *,
+        maximize: bool = False,
+    ) -> None: ...
+
+class RAdam(Named):
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 0.001,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-08,
+        weight_decay: float = 0.0,
+        decoupled_weight_decay: bool = False,
+        *,
+        maximize: bool = False,
+    ) -> None: ...
+
+class RMSprop(Named):
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 0.01,
+        alpha: float = 0.99,
+        eps: float = 1e-08,
+        weight_decay: float = 0.0,
+        momentum: float = 0.0,
+        centered: bool = False,
+        *,
+        maximize: bool = False,
+    ) -> None: ...
+
+class RMSpropBC(Named):
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 0.001,
+        beta: float = 0.99,
+        eps: float = 1e-08,
+        weight_decay: float = 0.0,
+        *,
+        maximize: bool = False,
+    ) -> None: ...
+
+class SGD(Named):
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 0.001,
+        momentum: float = 0.0,
+        dampening: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+        *,
+        maximize: bool = False,
+    ) -> None: ...
+
+class SOAP(Named):
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 0.003,
+        betas: tuple[float, float] = (0.95, 0.95),
+        eps: float = 1e-08,
+        weight_decay: float = 0.01,
+        frequency: int = 10,
+        *,
+        maximize: bool = False,
+    ) -> None: ...
+
+class ScheduleFreeAdamW(Named):
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 0.0025,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-08,
+        weight_decay: float = 0.0,
+        *,
+        maximize: bool = False,
+    ) -> None: ...
+
+class SignSGD(Named):
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 0.001,
+        weight_decay: float = 0.0,
+        *,
+        maximize: bool = False,
+    ) -> None: ...
+
+class Signum(Named):
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 0.001,
+        beta: float = 0.9,
+        weight_decay: float = 0.0,
+        *,
+        maximize: bool = False,
+    ) -> None: ...

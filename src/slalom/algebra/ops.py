@@ -1,0 +1,396 @@
+"""The operations that formulas are written in: each is defined once, for tensors, for numbers and for symbols.
+
+A function here looks at what it is given. Given tensors it computes (the reference), given numbers it computes
+on the host with IEEE rules (no exception where a device would yield inf or nan), given expressions it builds a
+node. So a formula is plain Python and does not know how it is read.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from slalom.algebra import matrix
+from slalom.algebra.expr import SCALAR, Dims, Expr, Number, Scope, install_builder, widest
+
+# What a formula's variables are: expressions when it is traced, tensors or numbers when it is computed.
+# Checkers see the expression, whose operators the others share.
+if TYPE_CHECKING:
+    Value: TypeAlias = Expr
+else:
+    Value: TypeAlias = "Expr | Tensor | float"
+
+Per: TypeAlias = Literal["row", "column", "tensor", "group", "model"]
+
+
+@dataclass(frozen=True)
+class Op:
+    """One operation.
+
+    Attributes:
+        name: the name in the graph.
+        tensors: computes on tensors (numbers may be mixed in).
+        numbers: computes on host numbers; None where that has no meaning.
+        dims: shape of the result from the shapes of the arguments; None for broadcasting.
+
+    """
+
+    name: str
+    tensors: Callable[..., Any]
+    numbers: Callable[..., Any] | None = None
+    dims: Callable[..., Dims] | None = None
+
+
+# --- host numbers, by IEEE rules -------------------------------------------------------------------------
+
+
+def _div(a: float, b: float) -> float:
+    if b != 0:
+        return a / b
+    return math.nan if a == 0 or math.isnan(a) else math.copysign(math.inf, a) * math.copysign(1.0, b)
+
+
+def _pow(a: float, b: float) -> float:
+    try:
+        result = a**b
+    except ZeroDivisionError:
+        return math.inf
+    except OverflowError:
+        return math.inf
+    return math.nan if isinstance(result, complex) else result
+
+
+def _exp(a: float) -> float:
+    return math.exp(a) if a < 709 else math.inf
+
+
+def _log(a: float) -> float:
+    return math.log(a) if a > 0 else (-math.inf if a == 0 else math.nan)
+
+
+def _max(a: float, b: float) -> float:
+    return math.nan if a != a or b != b else max(a, b)
+
+
+def _min(a: float, b: float) -> float:
+    return math.nan if a != a or b != b else min(a, b)
+
+
+def _sign(a: float) -> float:
+    return math.nan if a != a else float((a > 0) - (a < 0))
+
+
+# --- tensors, with numbers mixed in ----------------------------------------------------------------------
+
+
+def _t_maximum(a: Tensor | float, b: Tensor | float) -> Tensor:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return torch.maximum(a, b)
+    return a.clamp(min=b) if isinstance(a, Tensor) else b.clamp(min=a)  # type: ignore[union-attr]
+
+
+def _t_minimum(a: Tensor | float, b: Tensor | float) -> Tensor:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return torch.minimum(a, b)
+    return a.clamp(max=b) if isinstance(a, Tensor) else b.clamp(max=a)  # type: ignore[union-attr]
+
+
+def _t_lerp(a: Tensor | float, b: Tensor | float, weight: Tensor | float) -> Tensor:
+    if isinstance(a, Tensor) and isinstance(b, Tensor) and a.shape == b.shape:
+        return torch.lerp(a, b, weight)
+    return a + weight * (b - a)  # type: ignore[return-value]
+
+
+def _t_where(condition: Any, a: Tensor | float, b: Tensor | float) -> Tensor | float:
+    if isinstance(condition, Tensor):
+        return torch.where(condition, a, b)
+    return a if condition else b
+
+
+def _t_atan2(a: Tensor | float, b: Tensor | float) -> Tensor:
+    like = a if isinstance(a, Tensor) else b
+    return torch.atan2(torch.as_tensor(a).to(like), torch.as_tensor(b).to(like))  # type: ignore[arg-type]
+
+
+def _t_unary(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    return function
+
+
+def _reduced(dims: Dims, *, per: Per) -> Dims:
+    if per == "row":
+        return (dims[0], "1")
+    if per == "column":
+        return ("1", dims[1])
+    return SCALAR
+
+
+def _axes(per: Per, x: Tensor) -> tuple[int, ...]:
+    if per in ("row", "column") and x.ndim != 2:
+        raise ValueError(f"a value per {per} needs the matrix view; this tensor has shape {tuple(x.shape)}")
+    return {"row": (1,), "column": (0,)}.get(per, tuple(range(x.ndim)))
+
+
+def _t_total(x: Tensor, *, per: Per, label: str = "") -> Tensor:
+    return x.sum(dim=_axes(per, x), keepdim=per in ("row", "column"))
+
+
+def _t_largest(x: Tensor, *, per: Per, label: str = "") -> Tensor:
+    return x.amax(dim=_axes(per, x), keepdim=per in ("row", "column"))
+
+
+def _t_mean(x: Tensor, *, per: Per) -> Tensor:
+    return x.mean(dim=_axes(per, x), keepdim=per in ("row", "column"))
+
+
+def _t_norm(x: Tensor, *, per: Per) -> Tensor:
+    result: Tensor = torch.linalg.vector_norm(x, dim=_axes(per, x), keepdim=per in ("row", "column"))
+    return result
+
+
+def _matmul_dims(a: Dims, b: Dims) -> Dims:
+    if a[1] != b[0]:
+        raise ValueError(f"matrices of shapes {a} and {b} cannot be multiplied")
+    return (a[0], b[1])
+
+
+OPS: dict[str, Op] = {
+    op.name: op
+    for op in (
+        Op("add", lambda a, b: a + b, lambda a, b: a + b),
+        Op("sub", lambda a, b: a - b, lambda a, b: a - b),
+        Op("mul", lambda a, b: a * b, lambda a, b: a * b),
+        Op("div", lambda a, b: a / b, _div),
+        Op("mod", lambda a, b: a % b, lambda a, b: a % b),
+        Op("pow", lambda a, b: a**b, _pow),
+        Op("neg", torch.neg, lambda a: -a),
+        Op("abs", torch.abs, abs),
+        Op("lt", lambda a, b: a < b, lambda a, b: a < b),
+        Op("le", lambda a, b: a <= b, lambda a, b: a <= b),
+        Op("gt", lambda a, b: a > b, lambda a, b: a > b),
+        Op("ge", lambda a, b: a >= b, lambda a, b: a >= b),
+        Op("and", lambda a, b: a & b, lambda a, b: bool(a) and bool(b)),
+        Op("sqrt", torch.sqrt, lambda a: math.sqrt(a) if a >= 0 else math.nan),
+        Op("exp", torch.exp, _exp),
+        Op("log", torch.log, _log),
+        Op("tanh", torch.tanh, math.tanh),
+        Op("sign", torch.sign, _sign),
+        Op("maximum", _t_maximum, _max),
+        Op("minimum", _t_minimum, _min),
+        Op("atan2", _t_atan2, math.atan2),
+        Op("where", _t_where, lambda c, a, b: a if c else b),
+        Op("lerp", _t_lerp, lambda a, b, weight: a + weight * (b - a)),
+        Op("let", lambda a, **_: a, lambda a: a),
+        Op("total", _t_total, None, _reduced),
+        Op("largest", _t_largest, None, _reduced),
+        Op("mean", _t_mean, None, _reduced),
+        Op("norm", _t_norm, None, _reduced),
+        Op("transpose", lambda a: a.mT, None, lambda a: (a[1], a[0])),
+        Op("matmul", torch.matmul, None, _matmul_dims),
+        Op("polar", matrix.polar, None, lambda a, **_: a),
+        Op("eigenvectors", matrix.eigenvectors, None, lambda a: a),
+        Op("refresh", matrix.refreshed_eigenvectors, None, lambda a, _: a),
+        Op("ordering", matrix.ordering, None, lambda a, _: a),
+    )
+}
+
+REDUCTIONS = frozenset({"total", "largest", "mean", "norm"})
+MATRIX = frozenset({"transpose", "matmul", "polar", "eigenvectors", "refresh", "ordering"})
+
+
+def _broadcast(dims: list[Dims]) -> Dims:
+    result = ["1", "1"]
+    for shape in dims:
+        for axis in (0, 1):
+            if shape[axis] != "1":
+                if result[axis] not in ("1", shape[axis]):
+                    raise ValueError(f"shapes {dims} do not fit together")
+                result[axis] = shape[axis]
+    return (result[0], result[1])
+
+
+def _trivial(op: str, args: tuple[Expr | Number, ...]) -> Any:
+    """Return the argument that the operation leaves as it is, so that neutral settings cost nothing."""
+    if len(args) != 2:
+        return None
+    a, b = args
+    if isinstance(a, Expr) and not isinstance(b, Expr):
+        if (op in ("add", "sub") and b == 0) or (op in ("mul", "div", "pow") and b == 1):
+            return a
+        if op == "pow" and b == 2:
+            return _node("mul", a, a)
+        if op == "pow" and b == 0:
+            return 1.0
+    if isinstance(b, Expr) and not isinstance(a, Expr) and ((op == "add" and a == 0) or (op == "mul" and a == 1)):
+        return b
+    return None
+
+
+_labels: list[tuple[str, Iterator[int]]] = []
+
+
+@contextmanager
+def labelled(name: str) -> Iterator[None]:
+    """Name the reductions across tensors that are built inside.
+
+    Parameters of different shapes or roles have graphs of their own; equal labels say which of their reductions are
+    one and the same, so that a norm over the model is over all of it.
+    """
+    _labels.append((name, itertools.count()))
+    try:
+        yield
+    finally:
+        _labels.pop()
+
+
+def _next_label(op: str) -> str:
+    if not _labels:
+        return op
+    path = ".".join(name for name, _ in _labels)
+    return f"{path}.{next(_labels[-1][1])}"
+
+
+def _node(name: str, *args: Expr | Number, **attrs: Any) -> Expr:
+    op = OPS[name]
+    same: Expr | None = _trivial(name, args)
+    if same is not None:
+        return same
+    nodes = [arg for arg in args if isinstance(arg, Expr)]
+    # A number is a 1x1 matrix wherever shapes are concerned.
+    shapes = [arg.dims if isinstance(arg, Expr) else SCALAR for arg in args]
+    dims = op.dims(*shapes, **attrs) if op.dims else _broadcast(shapes)
+    scope: Scope = "tensor" if dims != SCALAR else widest(node.scope for node in nodes)
+    host = op.numbers is not None and all(node.host for node in nodes)
+    if name in REDUCTIONS and attrs["per"] in ("group", "model"):
+        attrs["label"] = _next_label(name)
+    if name in REDUCTIONS:
+        scope, host = {"group": "group", "model": "model"}.get(attrs["per"], "tensor"), False  # type: ignore[assignment]
+    return Expr(name, args, attrs=attrs, dims=dims, scope=scope, host=host)
+
+
+install_builder(_node)
+
+
+def apply(name: str, *args: Any, **attrs: Any) -> Any:
+    """Run one operation on whatever it is given: expressions, tensors or numbers."""
+    if any(isinstance(arg, Expr) for arg in args):
+        return _node(name, *args, **attrs)
+    op = OPS[name]
+    if any(isinstance(arg, Tensor) for arg in args):
+        return op.tensors(*args, **attrs)
+    if op.numbers is None:
+        raise TypeError(f"{name} needs a tensor; it was given {', '.join(map(repr, args))}")
+    return op.numbers(*args)
+
+
+# --- the vocabulary of formulas --------------------------------------------------------------------------
+
+
+def sqrt(x: Value | float) -> Value:
+    """Square root."""
+    return apply("sqrt", x)  # type: ignore[no-any-return]
+
+
+def exp(x: Value | float) -> Value:
+    """Exponential."""
+    return apply("exp", x)  # type: ignore[no-any-return]
+
+
+def log(x: Value | float) -> Value:
+    """Natural logarithm."""
+    return apply("log", x)  # type: ignore[no-any-return]
+
+
+def tanh(x: Value | float) -> Value:
+    """Hyperbolic tangent."""
+    return apply("tanh", x)  # type: ignore[no-any-return]
+
+
+def sign(x: Value | float) -> Value:
+    """Sign: -1, 0 or 1; the sign of 0 is 0."""
+    return apply("sign", x)  # type: ignore[no-any-return]
+
+
+def maximum(a: Value | float, b: Value | float) -> Value:
+    """The larger of two values, element by element; nan where either is nan."""
+    return apply("maximum", a, b)  # type: ignore[no-any-return]
+
+
+def minimum(a: Value | float, b: Value | float) -> Value:
+    """The smaller of two values, element by element; nan where either is nan."""
+    return apply("minimum", a, b)  # type: ignore[no-any-return]
+
+
+def atan2(y: Value | float, x: Value | float) -> Value:
+    """Angle of the point (x, y); 0 at the origin."""
+    return apply("atan2", y, x)  # type: ignore[no-any-return]
+
+
+def where(condition: Value | bool, a: Value | float, b: Value | float) -> Value:
+    """Choose ``a`` where the condition holds, else ``b``. With a host condition only the chosen side is computed."""
+    return apply("where", condition, a, b)  # type: ignore[no-any-return]
+
+
+def lerp(a: Value | float, b: Value | float, weight: Value | float) -> Value:
+    """Move from ``a`` towards ``b``: ``(1 - weight) a + weight b``."""
+    return apply("lerp", a, b, weight)  # type: ignore[no-any-return]
+
+
+def let(letter: str, x: Value) -> Value:
+    """Give a value a letter, which a printed formula then uses; computes nothing."""
+    return (
+        Expr("let", (x,), attrs={"letter": letter}, dims=x.dims, scope=x.scope, host=x.host)
+        if isinstance(x, Expr)
+        else x
+    )
+
+
+def total(x: Value, per: Per = "tensor") -> Value:
+    """Sum, one value per row, column, tensor, group or model."""
+    return apply("total", x, per=per)  # type: ignore[no-any-return]
+
+
+def largest(x: Value, per: Per = "tensor") -> Value:
+    """Maximum, one value per row, column, tensor, group or model."""
+    return apply("largest", x, per=per)  # type: ignore[no-any-return]
+
+
+def mean(x: Value, per: Literal["row", "column", "tensor"] = "tensor") -> Value:
+    """Arithmetic mean, one value per row, column or tensor."""
+    return apply("mean", x, per=per)  # type: ignore[no-any-return]
+
+
+def norm(x: Value, per: Per = "tensor") -> Value:
+    """Euclidean norm, one value per row, column, tensor, group or model."""
+    if per in (
+        "group",
+        "model",
+    ):  # what crosses tensors is a plain sum, the only thing that ranks must agree on
+        return sqrt(total(x * x, per))
+    return apply("norm", x, per=per)  # type: ignore[no-any-return]
+
+
+def polar(x: Value, steps: int, coefficients: matrix.Coefficients, dtype: str = "bfloat16") -> Value:
+    """Orthogonal factor of a matrix by odd polynomial iterations; see `matrix.polar`."""
+    return apply("polar", x, steps=steps, coefficients=coefficients, dtype=dtype)  # type: ignore[no-any-return]
+
+
+def eigenvectors(x: Value) -> Value:
+    """Eigenvectors of a symmetric matrix as columns, largest eigenvalue first."""
+    return apply("eigenvectors", x)  # type: ignore[no-any-return]
+
+
+def refreshed_eigenvectors(x: Value, basis: Value) -> Value:
+    """One step of orthogonal iteration: the QR basis of ``x @ basis``."""
+    return apply("refresh", x, basis)  # type: ignore[no-any-return]
+
+
+def ordering(x: Value, basis: Value) -> Value:
+    """Permutation matrix that sorts the columns of ``basis`` by their Rayleigh quotients with ``x``, largest first."""
+    return apply("ordering", x, basis)  # type: ignore[no-any-return]

@@ -1,0 +1,266 @@
+"""Formulas as a person reads them: Unicode for the terminal, LaTeX for documents, from the same graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from slalom.algebra.expr import Expr, Hyper, Number
+
+# How tightly an operator binds; what binds more loosely than its surroundings gets parentheses.
+_LOOSE, _COMPARE, _SUM, _PRODUCT, _SIGN, _POWER, _ATOM = range(7)
+
+_LETTERS: Final = {
+    "lr": ("lr", r"\eta"),
+    "weight_decay": ("λ", r"\lambda"),
+    "momentum": ("μ", r"\mu"),
+    "dampening": ("τ", r"\tau"),
+    "eps": ("ε", r"\varepsilon"),
+    "alpha": ("α", r"\alpha"),
+    "betas": ("β", r"\beta"),
+    "beta": ("β", r"\beta"),
+    "eta": ("η", r"\eta"),
+}
+_GREEK: Final = {
+    "ρ": r"\rho",
+    "ρ∞": r"\rho_{\infty}",
+    "μₜ": r"\mu_t",
+    "μₜ₊₁": r"\mu_{t+1}",
+    "u′": "u'",
+    "g′": "g'",
+}
+_SUBSCRIPTS: Final = "₀₁₂₃₄₅₆₇₈₉"
+_SUPERSCRIPTS: Final = str.maketrans("0123456789-+.t", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺·ᵗ")
+
+
+@dataclass(frozen=True)
+class _Dialect:
+    """How one language writes the few things in which languages differ."""
+
+    latex: bool
+    values: bool
+
+    def hyper(self, node: Expr) -> str:
+        name, index = node.attrs["name"], node.attrs["index"]
+        if self.values and isinstance(node, Hyper) and not _is_rate(name):
+            return _number(node.value)
+        letter = _LETTERS.get(name.rsplit(".", 1)[-1])
+        symbol = letter[self.latex] if letter else (rf"\mathrm{{{name}}}" if self.latex else name)
+        if index is None:
+            return symbol
+        return f"{symbol}_{{{index + 1}}}" if self.latex else symbol + _SUBSCRIPTS[index + 1]
+
+    def leaf(self, node: Expr) -> str:
+        name = str(node.attrs["name"])
+        if not self.latex:
+            return name
+        return name if len(name) == 1 else rf"\mathit{{{name}}}".replace("_", r"\_")
+
+    def symbol(self, letter: str) -> str:
+        return _GREEK.get(letter, letter) if self.latex else letter
+
+    def call(self, name: str, *args: str) -> str:
+        if self.latex:
+            return rf"\operatorname{{{name}}}\left({', '.join(args)}\right)"
+        return f"{name}({', '.join(args)})"
+
+    def root(self, inner: str, atom: bool) -> str:
+        if self.latex:
+            return rf"\sqrt{{{inner}}}"
+        return f"√{inner}" if atom else f"√({inner})"
+
+    def parens(self, inner: str) -> str:
+        return rf"\left({inner}\right)" if self.latex else f"({inner})"
+
+    def power(self, base: str, exponent: str) -> str:
+        if self.latex:
+            return f"{base}^{{{exponent}}}"
+        if all(char in "0123456789-+t" for char in exponent):
+            return base + exponent.translate(_SUPERSCRIPTS)
+        return f"{base}^{exponent}" if exponent.isalnum() else f"{base}^({exponent})"
+
+    def quotient(self, a: str, b: str) -> str:
+        return rf"\frac{{{a}}}{{{b}}}" if self.latex else f"{a} / {b}"
+
+    def bars(self, inner: str, norm: bool, per: str) -> str:
+        left, right = (
+            ((r"\lVert ", r" \rVert") if norm else ("|", "|")) if self.latex else (("‖", "‖") if norm else ("|", "|"))
+        )
+        return f"{left}{inner}{right}" + self.index(per)
+
+    def index(self, per: str) -> str:
+        if per == "tensor":
+            return ""
+        return rf"_{{\mathrm{{{per}}}}}" if self.latex else f"[{per}]"
+
+
+def _is_rate(name: str) -> bool:
+    """Return whether a hyper-parameter is a learning rate: those are scheduled, so they stay letters."""
+    return name == "lr" or name.endswith("_lr")
+
+
+def _number(value: Number) -> str:
+    return f"{value:.10g}"
+
+
+def _is_one_minus(node: Expr | Number) -> Expr | Number | None:
+    return node.args[1] if isinstance(node, Expr) and node.op == "sub" and node.args[0] == 1 else None
+
+
+class _Printer:
+    def __init__(self, dialect: _Dialect) -> None:
+        self.d = dialect
+
+    def at(self, node: Expr | Number, level: int) -> str:
+        """Write a node in surroundings that bind at ``level``."""
+        written, binds = self.write(node)
+        return self.d.parens(written) if binds < level else written
+
+    def write(self, node: Expr | Number) -> tuple[str, int]:
+        if not isinstance(node, Expr):
+            return _number(node), _ATOM if node >= 0 else _SIGN
+        if node.op == "let":
+            return self.d.symbol(node.attrs["letter"]), _ATOM
+        number = self._constant(node)
+        if number is not None:
+            return _number(number), _ATOM if number >= 0 else _SIGN
+        if node.op == "hyper":
+            return self.d.hyper(node), _ATOM
+        if "name" in node.attrs:
+            return self.d.leaf(node), _ATOM
+        rule = _RULES.get(node.op)
+        return rule(self, *node.args, **node.attrs) if rule else (self._call(node), _ATOM)
+
+    def _constant(self, node: Expr) -> float | None:
+        """Fold what depends on hyper-parameters alone, when numbers are wanted: 1 - 0.9 reads 0.1."""
+        if not (self.d.values and node.host):
+            return None
+        if isinstance(node, Hyper):
+            return None if _is_rate(node.name) else node.value
+        values = []
+        for arg in node.args:
+            value = self._constant(arg) if isinstance(arg, Expr) else arg
+            if value is None:
+                return None
+            values.append(value)
+        from slalom.algebra.ops import OPS
+
+        compute = OPS[node.op].numbers if node.op in OPS else None
+        return float(compute(*values)) if compute and node.args else None
+
+    def _call(self, node: Expr) -> str:
+        return self.d.call(node.op, *(self.at(arg, _LOOSE) for arg in node.args))
+
+    def add(self, a: Expr | Number, b: Expr | Number) -> tuple[str, int]:
+        return f"{self.at(a, _SUM)} + {self.at(b, _SUM)}", _SUM
+
+    def sub(self, a: Expr | Number, b: Expr | Number) -> tuple[str, int]:
+        sign = "-" if self.d.latex else "−"
+        return f"{self.at(a, _SUM)} {sign} {self.at(b, _PRODUCT)}", _SUM
+
+    def mul(self, a: Expr | Number, b: Expr | Number) -> tuple[str, int]:
+        if a is b:
+            return self.d.power(self.at(a, _ATOM), "2"), _POWER
+        if isinstance(b, (int, float)):  # numbers first, as one writes them
+            a, b = b, a
+        space = r"\, " if self.d.latex else " "
+        return f"{self.at(a, _PRODUCT)}{space}{self.at(b, _PRODUCT)}", _PRODUCT
+
+    def div(self, a: Expr | Number, b: Expr | Number) -> tuple[str, int]:
+        if self.d.latex:
+            return self.d.quotient(self.at(a, _LOOSE), self.at(b, _LOOSE)), _ATOM
+        return self.d.quotient(self.at(a, _PRODUCT), self.at(b, _SIGN)), _PRODUCT
+
+    def neg(self, a: Expr | Number) -> tuple[str, int]:
+        return f"-{self.at(a, _PRODUCT)}" if self.d.latex else f"−{self.at(a, _PRODUCT)}", _SIGN
+
+    def pow(self, a: Expr | Number, b: Expr | Number) -> tuple[str, int]:
+        return self.d.power(self.at(a, _ATOM), self.at(b, _LOOSE)), _POWER
+
+    def sqrt(self, a: Expr | Number) -> tuple[str, int]:
+        written, binds = self.write(a)
+        return self.d.root(written, binds == _ATOM), _ATOM
+
+    def abs(self, a: Expr | Number) -> tuple[str, int]:
+        return self.d.bars(self.at(a, _LOOSE), norm=False, per="tensor"), _ATOM
+
+    def norm(self, a: Expr | Number, per: str) -> tuple[str, int]:
+        return self.d.bars(self.at(a, _LOOSE), norm=True, per=per), _ATOM
+
+    def reduction(self, name: str) -> Callable[..., tuple[str, int]]:
+        def write(a: Expr | Number, per: str, **_: object) -> tuple[str, int]:
+            return self.d.call(name, self.at(a, _LOOSE)) + self.d.index(per), _ATOM
+
+        return write
+
+    def lerp(self, a: Expr | Number, b: Expr | Number, weight: Expr | Number) -> tuple[str, int]:
+        from slalom.algebra.ops import apply
+
+        rest = _is_one_minus(weight)
+        if rest is None:
+            rest = apply("sub", 1, weight)
+        return self.add(apply("mul", rest, a), apply("mul", weight, b))
+
+    def where(self, condition: Expr | Number, a: Expr | Number, b: Expr | Number) -> tuple[str, int]:
+        otherwise = r"\;\text{else}\;" if self.d.latex else " else "
+        when = r"\;\text{if}\;" if self.d.latex else " if "
+        return f"{self.at(a, _SUM)}{when}{self.at(condition, _COMPARE)}{otherwise}{self.at(b, _SUM)}", _LOOSE
+
+    def compare(self, plain: str, latex: str) -> Callable[..., tuple[str, int]]:
+        def write(a: Expr | Number, b: Expr | Number) -> tuple[str, int]:
+            sign = latex if self.d.latex else plain
+            return f"{self.at(a, _SUM)} {sign} {self.at(b, _SUM)}", _COMPARE
+
+        return write
+
+    def transpose(self, a: Expr | Number) -> tuple[str, int]:
+        return (f"{self.at(a, _ATOM)}^{{\\top}}" if self.d.latex else f"{self.at(a, _ATOM)}ᵀ"), _POWER
+
+    def matmul(self, a: Expr | Number, b: Expr | Number) -> tuple[str, int]:
+        # A quotient or an element-wise product inside a chain of matrices would read as part of the chain.
+        sides = [
+            self.d.parens(self.at(side, _LOOSE))
+            if isinstance(side, Expr) and side.op in ("mul", "div")
+            else self.at(side, _PRODUCT)
+            for side in (a, b)
+        ]
+        return " ".join(sides), _PRODUCT
+
+    def polar(self, a: Expr | Number, steps: int, **_: object) -> tuple[str, int]:
+        return self.d.call("polar", self.at(a, _LOOSE)), _ATOM
+
+
+_RULES: Final[dict[str, Callable[..., tuple[str, int]]]] = {
+    **{name: getattr(_Printer, name) for name in ("add", "sub", "mul", "div", "neg", "pow", "sqrt", "abs", "norm")},
+    **{name: getattr(_Printer, name) for name in ("lerp", "where", "transpose", "matmul", "polar")},
+    "total": lambda p, *args, **attrs: p.reduction("sum")(*args, **attrs),
+    "mean": lambda p, *args, **attrs: p.reduction("mean")(*args, **attrs),
+    "largest": lambda p, *args, **attrs: p.reduction("max")(*args, **attrs),
+    "maximum": lambda p, a, b: (p.d.call("max", p.at(a, _LOOSE), p.at(b, _LOOSE)), _ATOM),
+    "minimum": lambda p, a, b: (p.d.call("min", p.at(a, _LOOSE), p.at(b, _LOOSE)), _ATOM),
+    "eigenvectors": lambda p, a: (p.d.call("eig", p.at(a, _LOOSE)), _ATOM),
+    "refresh": lambda p, a, b: (p.d.call("qr", p.matmul(a, b)[0]), _ATOM),
+    "lt": lambda p, a, b: p.compare("<", "<")(a, b),
+    "le": lambda p, a, b: p.compare("≤", r"\le")(a, b),
+    "gt": lambda p, a, b: p.compare(">", ">")(a, b),
+    "ge": lambda p, a, b: p.compare("≥", r"\ge")(a, b),
+    "and": lambda p, a, b: p.compare("and", r"\wedge")(a, b),
+    "mod": lambda p, a, b: p.compare("mod", r"\bmod")(a, b),
+}
+
+
+def text(node: Expr | Number, *, values: bool = True) -> str:
+    """Write a formula in Unicode.
+
+    Args:
+        node: the formula.
+        values: write hyper-parameters as the numbers they have now (the learning rate stays ``lr``), not as letters.
+
+    """
+    return _Printer(_Dialect(latex=False, values=values)).at(node, _LOOSE)
+
+
+def latex(node: Expr | Number, *, values: bool = False) -> str:
+    """Write a formula in LaTeX (math mode, without delimiters). Arguments as for `text`."""
+    return _Printer(_Dialect(latex=True, values=values)).at(node, _LOOSE)

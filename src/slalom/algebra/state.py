@@ -1,0 +1,63 @@
+"""State as data: what a part remembers between steps, declared once, from which everything else follows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final, Literal, Protocol, TypeAlias
+
+from slalom.algebra.expr import ELEMENT, SCALAR, Dims, Scope
+from slalom.algebra.ops import Value
+
+Extent: TypeAlias = Literal["element", "row", "column", "left", "right", "tensor", "group", "model"]
+
+_DIMS: Final[dict[str, Dims]] = {
+    "element": ELEMENT,
+    "row": ("m", "1"),
+    "column": ("1", "n"),
+    "left": ("m", "m"),
+    "right": ("n", "n"),
+}
+
+
+@dataclass(frozen=True)
+class State:
+    """One remembered value of a part, declared as a class attribute: ``m = State()``.
+
+    It is kept in float32 (float64 for float64 parameters), whatever the parameter's own dtype.
+
+    Args:
+        per: one value per ``element``, ``row`` or ``column`` of the parameter in matrix view; a square factor on its
+            ``left`` (rows x rows) or ``right`` (columns x columns); or one number per ``tensor``,
+            ``group`` or ``model``.
+        init: what it is before the first step: a number, or ``"parameter"`` for a copy of the parameter.
+        torch: the key under which ``torch.optim`` keeps the same quantity, for importing its checkpoints.
+
+    """
+
+    per: Extent = "element"
+    init: float | Literal["parameter"] = 0.0
+    torch: str | None = None
+    name: str = field(default="", compare=False)
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        object.__setattr__(self, "name", name)
+
+    @property
+    def dims(self) -> Dims:
+        """Shape in the matrix view."""
+        return _DIMS.get(self.per, SCALAR)
+
+    @property
+    def scope(self) -> Scope:
+        """How far one value reaches."""
+        return self.per if self.per in ("group", "model") else "tensor"
+
+
+class Store(Protocol):
+    """Where formulas read and write state while they run: a tracer's record, or plain tensors."""
+
+    def read(self, key: str, slot: State) -> Value:
+        """Return the value as it is now, after any write of this step."""
+
+    def write(self, key: str, slot: State, value: Value) -> None:
+        """Set the value that the next step will find."""

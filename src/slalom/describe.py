@@ -1,0 +1,273 @@
+"""Recipes in words: the formula slot by slot, the state, the traffic. One description, printed by all who need it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from slalom.algebra import MATRIX, REDUCTIONS, Expr, Hyper, Number, State, Value, latex, leaf, text
+from slalom.algebra.expr import ELEMENT
+from slalom.engine import Program, layout, trace
+from slalom.engine.program import Leaves, leaves, walk
+from slalom.parts import Memory, Signals
+from slalom.recipes import ByRole, Method, Recipe, method
+from slalom.recipes.blueprint import Blueprint
+
+if TYPE_CHECKING:
+    from slalom.optimizer import Optimizer
+
+# Signals that get a letter once they are more than one: what the next slot reads is the letter.
+_LETTERS = {"grad": "g", "direction": "u", "energy": "e", "metric": "D"}
+_SIZE = 1024  # costs per parameter are those of a square matrix of this width
+
+
+@dataclass(frozen=True)
+class Line:
+    """One formula of a slot, ``left <- right`` or ``left = right``, in Unicode and in LaTeX."""
+
+    slot: str
+    text: str
+    latex: str
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """All there is to say of one recipe.
+
+    Attributes:
+        role: the parameters it is for, "" if for all.
+        lines: the formula, slot by slot.
+        state: bytes of state per parameter of a 1024 x 1024 matrix in float32.
+        kept: what is kept, by key, with its extent.
+        moved: bytes that must be read or written per parameter and step, at the least.
+        reduces: what must be known of a whole tensor, group or model before the step can go on.
+
+    """
+
+    role: str
+    lines: tuple[Line, ...]
+    state: float
+    kept: dict[str, str]
+    moved: float
+    reduces: tuple[str, ...]
+
+
+class _Words:
+    """A store that writes down what a formula does to its state, and answers every read with a letter."""
+
+    def __init__(self) -> None:
+        self.symbols: dict[str, Expr] = {}
+        self.writes: list[tuple[Expr, Value]] = []
+
+    def read(self, key: str, slot: State) -> Value:
+        return self.symbols.setdefault(key, leaf("state", slot.name, slot.dims, slot.scope))
+
+    def write(self, key: str, slot: State, value: Value) -> None:
+        symbol = self.read(key, slot)
+        self.writes.append((symbol, value))
+
+
+def _signals(ndim: int, given: Leaves) -> Signals:
+    return Signals.start(**given._asdict(), ndim=ndim)
+
+
+def _formula_lines(recipe: Recipe, ndim: int) -> list[Line]:
+    store, lines = _Words(), []
+    told: set[int] = set()  # letters that have been explained
+
+    def say(slot: str, left: Expr, sign: str, right: Value) -> None:
+        for node in walk([right]):
+            if node.op == "let" and id(node) not in told:
+                told.add(id(node))
+                lines.append(_line(slot, leaf("input", node.attrs["letter"]), "=", node.args[0]))
+        lines.append(_line(slot, left, sign, right))
+
+    x = _signals(ndim, leaves())
+    for slot, part in recipe.sequence():
+        y = part.apply(x, Memory(store, part))
+        for symbol, value in store.writes:
+            say(slot, symbol, "←", value)
+        store.writes.clear()
+        for signal, letter in _LETTERS.items():
+            before, value = getattr(x, signal), getattr(y, signal)
+            if value is before or _is_plain(value) or (signal != "grad" and value is y.grad):
+                continue
+            symbol = leaf("input", letter, ELEMENT)
+            again = isinstance(before, Expr) and before.attrs.get("name") == letter
+            say(slot, symbol, "←" if again else "=", value)
+            y = y.with_gradient(symbol) if signal == "grad" else y.replace(**{signal: symbol})
+        if y.result is not x.result:
+            say(slot, leaf("input", "w", ELEMENT), "←", y.result)
+            y = y.replace(result=leaf("input", "w⁺", ELEMENT))
+        x = y
+    return lines
+
+
+def _formula_rows(lines: Iterable[Line], indent: str, width: int) -> list[str]:
+    """Align formulas behind the names of their slots, each name once."""
+    rows: list[str] = []
+    last = ""
+    for line in lines:
+        label = "" if line.slot == last else line.slot
+        rows += _wrapped(f"{indent}{label:<12}", line.text, width)
+        last = line.slot
+    return rows
+
+
+def _is_plain(value: Any) -> bool:
+    return not isinstance(value, Expr) or not value.args
+
+
+def _line(slot: str, left: Expr, sign: str, right: Expr | Number) -> Line:
+    arrow = r"\leftarrow" if sign == "←" else "="
+    return Line(slot, f"{text(left)} {sign} {text(right)}", f"{latex(left)} {arrow} {latex(right)}")
+
+
+def _program(recipe: Recipe, ndim: int) -> Program:
+    return trace(lambda given, store: recipe.run(_signals(ndim, given), store))
+
+
+def sheet(recipe: Recipe, role: str = "") -> Sheet:
+    """Describe one recipe, as it runs on a matrix, or on a vector where the role says so."""
+    ndim = {"vector": 1, "scalar": 0}.get(role, 2)
+    program = _program(recipe, ndim)
+    shape = (_SIZE, _SIZE) if ndim == 2 else (_SIZE * _SIZE,)
+    example = torch.empty(shape, device="meta")
+    bytes_of = {key: 4 * math.prod(layout(slot, example)) for key, slot in program.states.items()}
+    reads = {
+        node.attrs.get("key", node.attrs["name"])
+        for node in program.nodes
+        if node.op in ("input", "state") and not node.host
+    }
+    traffic = sum(4 * example.numel() for name in ("w", "g") if name in reads) + 4 * example.numel()
+    traffic += sum(bytes_of[key] for key in program.states if key in reads)
+    traffic += sum(bytes_of[key] for key in program.writes)
+    return Sheet(
+        role=role,
+        lines=tuple(_formula_lines(recipe, ndim)),
+        state=sum(bytes_of.values()) / example.numel(),
+        kept={key: slot.per for key, slot in program.states.items()},
+        moved=traffic / example.numel(),
+        reduces=tuple(_barrier(node) for node in program.nodes if node.op in REDUCTIONS | MATRIX),
+    )
+
+
+def _barrier(node: Expr) -> str:
+    return f"{node.op} per {node.attrs['per']}" if node.op in REDUCTIONS else "matrix products"
+
+
+def symbolic(entry: Method) -> Recipe | ByRole:
+    """Return a method's recipe with its hyper-parameters as symbols that carry their defaults."""
+    blueprint = Blueprint(entry)
+    return entry.recipe(**blueprint.live(entry.defaults))
+
+
+def sheets(recipe: Recipe | ByRole) -> list[Sheet]:
+    """Describe a recipe, or each of several by role."""
+    if isinstance(recipe, Recipe):
+        lifted = recipe.with_hyperparameters({k: Hyper(k, v) for k, v in recipe.hyperparameters().items()})
+        return [sheet(lifted if not _has_symbols(recipe) else recipe)]
+    merged: dict[int, tuple[Recipe, list[str]]] = {}
+    for role, entry in recipe.recipes().items():
+        merged.setdefault(id(entry), (entry, []))[1].append(role)
+    return [sheet(entry, ", ".join(roles)) for entry, roles in merged.values()]
+
+
+def _has_symbols(recipe: Recipe) -> bool:
+    return any(isinstance(value, Expr) for value in recipe.hyperparameters().values())
+
+
+def state_bytes(entry: Method) -> float:
+    """Return a method's bytes of state per parameter of a large matrix (for recipes by role: of its matrices)."""
+    return sheets(symbolic(entry))[0].state
+
+
+def _wrapped(prefix: str, body: str, width: int) -> list[str]:
+    words, rows, row = body.split(" "), [], ""
+    for word in words:
+        if row and len(prefix) + len(row) + 1 + len(word) > width:
+            rows.append(row)
+            row = word
+        else:
+            row = f"{row} {word}" if row else word
+    rows.append(row)
+    return [prefix + rows[0], *(" " * len(prefix) + row for row in rows[1:])]
+
+
+def describe_sheet(entry: Sheet, width: int = 100) -> str:
+    """Write a sheet as aligned lines, without a heading."""
+    rows = [f"  for {entry.role.replace('rest', 'everything else')}", ""] if entry.role else []
+    rows += _formula_rows(entry.lines, "  ", width)
+    kept = ", ".join(f"{key} per {extent}" for key, extent in entry.kept.items()) or "none"
+    passes = f"around {', '.join(dict.fromkeys(entry.reduces))}" if entry.reduces else "in one pass"
+    rows += [
+        "",
+        *_wrapped(
+            f"  {'state':<12}",
+            f"{_bytes(entry.state)} per parameter: {kept}" if entry.kept else "none",
+            width,
+        ),
+        *_wrapped(f"  {'traffic':<12}", f"at least {_bytes(entry.moved)} per parameter and step, {passes}", width),
+    ]
+    return "\n".join(rows)
+
+
+def _bytes(count: float) -> str:
+    return f"{count:.2g} bytes" if count < 1 else f"{count:.4g} bytes"
+
+
+def describe_method(name: str, width: int = 100) -> str:
+    """Write everything about a named optimizer."""
+    entry = method(name)
+    body = "\n\n".join(describe_sheet(one, width) for one in sheets(symbolic(entry)))
+    head = f"{entry.class_name}   {entry.title}"
+    rows = [head, f"  {entry.source}", "", body]
+    rows += _wrapped(f"  {'use':<12}", entry.use, width) + _wrapped(f"  {'avoid':<12}", entry.avoid, width)
+    defaults = ", ".join(f"{key}={value!r}" for key, value in entry.defaults.items())
+    rows += ["", *_wrapped("  ", f"slalom.{entry.class_name}(params, {defaults})", width)]
+    return "\n".join(rows)
+
+
+def describe_recipe(recipe: Recipe | ByRole, width: int = 100) -> str:
+    """Write a recipe's formula, state and traffic."""
+    return "\n\n".join(describe_sheet(one, width) for one in sheets(recipe))
+
+
+def as_json(recipe: Recipe | ByRole, entry: Method | None = None) -> dict[str, Any]:
+    """Return the same facts as data."""
+    facts: dict[str, Any] = {}
+    if entry is not None:
+        names = ("name", "class_name", "title", "family", "year", "source", "use", "avoid", "lrs")
+        facts = {name: getattr(entry, name) for name in names} | {"defaults": entry.defaults}
+    return facts | {"recipes": [asdict(one) for one in sheets(recipe)]}
+
+
+def describe_optimizer(optimizer: Optimizer) -> str:
+    """Write what an optimizer runs on what: formula, groups, bytes."""
+    rows = [type(optimizer).__name__]
+    shown: set[str] = set()
+    total = kept = 0
+    for place, group in enumerate(optimizer.param_groups):
+        count = sum(parameter.numel() for parameter in group["params"])
+        total += count
+        for parameter in group["params"]:
+            kept += sum(4 * math.prod(layout(slot, parameter)) for slot in optimizer.schema(group, parameter).values())
+        label = f" {group['role']}" if "role" in group else ""
+        rows.append(
+            f"  group {place}{label}: {len(group['params'])} tensors, {count:,} parameters, lr {float(group['lr']):g}"
+        )
+        lines = _formula_lines(optimizer.recipe(group), _typical_ndim(group))
+        formula = "\n".join(_formula_rows(lines, "    ", 110))
+        if formula not in shown:
+            rows.append(formula)
+            shown.add(formula)
+    rows.append(f"  state: {kept:,} bytes for {total:,} parameters")
+    return "\n".join(rows)
+
+
+def _typical_ndim(group: dict[str, Any]) -> int:
+    return min(max((parameter.ndim for parameter in group["params"]), default=2), 2)

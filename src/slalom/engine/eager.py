@@ -1,0 +1,299 @@
+"""The reference executor: a program node by node in torch, one parameter at a time.
+
+Everything else is compared with this. It serves every dtype and device; it is not meant to be fast.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from slalom.algebra import OPS, Expr, State
+from slalom.engine.program import Program
+
+
+@dataclass
+class Work:
+    """One parameter's share of a step.
+
+    Attributes:
+        program: what to run.
+        parameter: real-valued, updated in place; its gradient has the same shape and is never written to.
+        grad: the gradient.
+        state: the tensors that the program's states live in, by key; updated in place.
+        numbers: the hyper-parameters, by name and place.
+        t: the parameter's step count, from 1.
+        clock: the optimizer's step count.
+        group: which parameter group it is in.
+
+    """
+
+    program: Program
+    parameter: Tensor
+    grad: Tensor
+    state: Mapping[str, Tensor]
+    numbers: Mapping[tuple[str, int | None], float]
+    t: float
+    clock: float
+    group: int
+
+
+def matrix_shape(tensor: Tensor) -> tuple[int, int]:
+    """Return the shape of the matrix view: a vector is one row."""
+    if tensor.ndim < 2:
+        return 1, tensor.numel()
+    rows = tensor.shape[0]
+    return rows, tensor.numel() // rows if rows else 0
+
+
+def layout(slot: State, parameter: Tensor) -> tuple[int, ...]:
+    """Return the shape in which a state is kept."""
+    rows, columns = matrix_shape(parameter)
+    shapes: dict[str, tuple[int, ...]] = {
+        "element": tuple(parameter.shape),
+        "row": (rows,),
+        "column": (columns,),
+        "left": (rows, rows),
+        "right": (columns, columns),
+    }
+    return shapes.get(slot.per, ())
+
+
+def _in_view(tensor: Tensor, slot: State, shape: tuple[int, int]) -> Tensor:
+    if slot.per == "element":
+        return tensor.reshape(shape)
+    if slot.per == "row":
+        return tensor.reshape(-1, 1)
+    if slot.per == "column":
+        return tensor.reshape(1, -1)
+    return tensor
+
+
+Step = tuple[int, Callable[..., Any], tuple[int, ...]]
+
+
+class _Tape:
+    """A program laid out for evaluation: numbered registers, host steps, and tensor steps per choice of branches."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.nodes = program.nodes
+        self.place: dict[int, int] = {id(node): index for index, node in enumerate(self.nodes)}
+        self.template: list[Any] = [None] * len(self.nodes)
+        self.inputs: dict[str, int] = {}
+        self.states: dict[str, int] = {}
+        self.hypers: list[tuple[int, tuple[str, int | None]]] = []
+        self.host: list[Step] = []
+        self.steps: dict[int, Step] = {}  # tensor operations, by the place of their result
+        self.choices: list[int] = []  # places of the host conditions that choose between tensors
+        for index, node in enumerate(self.nodes):
+            if node.op == "input":
+                self.inputs[node.attrs["name"]] = index
+            elif node.op == "state":
+                self.states[node.attrs["key"]] = index
+            elif node.op == "hyper":
+                self.hypers.append((index, (node.attrs["name"], node.attrs["index"])))
+            elif node.host:
+                compute = OPS[node.op].numbers
+                assert compute is not None
+                self.host.append((index, compute, self.operands(node)))
+            else:
+                tensors = OPS[node.op].tensors
+                call = functools.partial(tensors, **node.attrs) if node.attrs else tensors
+                self.steps[index] = (index, call, self.operands(node))
+                if self._chooses(node):
+                    self.choices.append(self.steps[index][2][0])
+        self.result = self.operand(program.result)
+        self.writes = [(key, self.operand(value)) for key, value in program.writes.items()]
+
+    @staticmethod
+    def _chooses(node: Expr) -> bool:
+        condition = node.args[0] if node.op == "where" else None
+        return isinstance(condition, Expr) and condition.host and not node.host
+
+    def operand(self, arg: Expr | float) -> int:
+        if isinstance(arg, Expr):
+            return self.place[id(arg)]
+        self.template.append(arg)
+        return len(self.template) - 1
+
+    def operands(self, node: Expr) -> tuple[int, ...]:
+        return tuple(self.operand(arg) for arg in node.args)
+
+    @functools.lru_cache(maxsize=64)  # noqa: B019  (a tape lives as long as its program)
+    def route(self, outcomes: tuple[bool, ...], roots: tuple[int, ...], known: frozenset[int]) -> list[Step]:
+        """Return the steps that lead to ``roots`` under these outcomes of the host conditions, and no others."""
+        decided = dict(zip(self.choices, outcomes, strict=True))
+        route: list[Step] = []
+        done: set[int] = set(known)
+
+        def visit(index: int) -> None:
+            if index in done or index not in self.steps:
+                return
+            done.add(index)
+            step = self.steps[index]
+            if self._chooses(self.nodes[index]):
+                condition, a, b = step[2]
+                chosen = a if decided[condition] else b
+                visit(chosen)
+                route.append((index, _same, (chosen,)))
+                return
+            for operand in step[2]:
+                visit(operand)
+            route.append(step)
+
+        for root in roots:
+            visit(root)
+        return route
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+@functools.lru_cache(maxsize=512)
+def _tape(program: Program) -> _Tape:
+    return _Tape(program)
+
+
+class _Run:
+    """One parameter on its way through a step."""
+
+    def __init__(self, work: Work, cache: dict[Any, list[Any]]) -> None:
+        self.work = work
+        self.tape = _tape(work.program)
+        self.shape = matrix_shape(work.parameter)
+        sizes = self.shape if work.program.needs_sizes else None
+        key = (id(self.tape), work.group, work.t, work.clock, sizes)
+        registers = cache.get(key)
+        if registers is None:
+            registers = cache[key] = self._host_values()
+        self.base = list(registers)
+        self.outcomes = tuple(bool(registers[place]) for place in self.tape.choices)
+        self.crossed: dict[int, Any] = {}
+
+    def _host_values(self) -> list[Any]:
+        tape, work = self.tape, self.work
+        registers = list(tape.template)
+        rows, columns = self.shape
+        given = {"t": work.t, "clock": work.clock, "rows": rows, "columns": columns, "size": rows * columns}
+        for name, place in tape.inputs.items():
+            if name in given:
+                registers[place] = float(given[name])
+        for place, hyper in tape.hypers:
+            registers[place] = work.numbers[hyper]
+        for place, compute, operands in tape.host:
+            registers[place] = compute(*(registers[operand] for operand in operands))
+        return registers
+
+    def evaluate(self, roots: tuple[int, ...]) -> list[Any]:
+        """Return the registers with ``roots`` computed."""
+        tape, work = self.tape, self.work
+        registers = list(self.base)
+        dtype = _compute_dtype(work.parameter)
+        view = work.program.needs_matrix_view
+        for name, tensor in (("w", work.parameter), ("g", work.grad)):
+            if name in tape.inputs:
+                operand = tensor.to(dtype)
+                registers[tape.inputs[name]] = operand.reshape(self.shape) if view else operand
+        for key, place in tape.states.items():
+            state = work.state[key]
+            registers[place] = _in_view(state, work.program.states[key], self.shape) if view else state
+        for place, value in self.crossed.items():
+            registers[place] = value
+        for place, compute, operands in tape.route(self.outcomes, roots, frozenset(self.crossed)):
+            registers[place] = compute(*[registers[operand] for operand in operands])
+        return registers
+
+    def finish(self) -> list[tuple[Tensor, Any]]:
+        """Write the parameter and its own state; return what is shared with other parameters, to be written last."""
+        tape, work = self.tape, self.work
+        roots = (*(place for _, place in tape.writes), tape.result)
+        registers = self.evaluate(roots)
+        shared: list[tuple[Tensor, Any]] = []
+        for key, place in tape.writes:
+            target, value = work.state[key], registers[place]
+            if work.program.states[key].scope == "tensor":
+                _store(target, value)
+            else:
+                shared.append((target, value))
+        _store(work.parameter, registers[tape.result])
+        return shared
+
+
+def _compute_dtype(parameter: Tensor) -> torch.dtype:
+    return torch.float64 if parameter.dtype == torch.float64 else torch.float32
+
+
+def _store(target: Tensor, value: Any) -> None:
+    if isinstance(value, Tensor):
+        target.copy_(value.reshape(target.shape) if value.numel() == target.numel() else value)
+    else:
+        target.fill_(value)
+
+
+def _cross(runs: Sequence[_Run]) -> None:
+    """Compute the reductions over several tensors, in an order that every program agrees with."""
+    waiting: list[tuple[_Run, list[Expr]]] = [(run, list(run.work.program.crossings)) for run in runs]
+    while any(pending for _, pending in waiting):
+        first = [pending[0].attrs["label"] for _, pending in waiting if pending]
+        everywhere = [pending for _, pending in waiting if pending]
+        label = next(
+            (
+                name
+                for name in dict.fromkeys(first)
+                if all(
+                    pending[0].attrs["label"] == name or all(node.attrs["label"] != name for node in pending)
+                    for pending in everywhere
+                )
+            ),
+            None,
+        )
+        if label is None:
+            raise RuntimeError(f"the recipes of one optimizer reduce over the model in conflicting orders: {first}")
+        parts: dict[Any, list[Any]] = {}
+        found: list[tuple[_Run, Expr, Any]] = []
+        for run, pending in waiting:
+            if pending and pending[0].attrs["label"] == label:
+                node = pending.pop(0)
+                place = run.tape.place[id(node)]
+                value = run.evaluate((place,))[place]
+                key = run.work.group if node.attrs["per"] == "group" else None
+                parts.setdefault(key, []).append(value)
+                found.append((run, node, key))
+        combined = {key: _combine(found[0][1].op, values) for key, values in parts.items()}
+        for run, node, key in found:
+            run.crossed[run.tape.place[id(node)]] = combined[key].to(run.work.parameter.device)
+
+
+def _combine(op: str, values: list[Tensor]) -> Tensor:
+    home = values[0].device
+    stacked = torch.stack([value.to(home) for value in values])
+    return stacked.amax() if op == "largest" else stacked.sum()
+
+
+@torch.no_grad()
+def execute(works: Sequence[Work]) -> None:
+    """Take one step for all parameters, in place."""
+    cache: dict[Any, list[Any]] = {}
+    runs = [_Run(work, cache) for work in works if work.parameter.numel()]
+    _cross(runs)
+    # What several parameters share is written when the last of them has read it.
+    shared = [write for run in runs for write in run.finish()]
+    for target, value in shared:
+        _store(target, value)
+
+
+@torch.no_grad()
+def read(work: Work) -> Tensor:
+    """Return the program's result without writing anything."""
+    run = _Run(work, {})
+    value = run.evaluate((run.tape.result,))[run.tape.result]
+    result = torch.empty_like(work.parameter)
+    _store(result, value)
+    return result

@@ -1,0 +1,138 @@
+"""Tracing: a formula, run once on symbols, becomes a program, the graph that every executor reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple
+
+from slalom.algebra import ELEMENT, MATRIX, REDUCTIONS, SCALAR, Expr, State, Value, leaf
+
+
+class Leaves(NamedTuple):
+    """What a formula is given: the parameter, its gradient, two clocks and the sizes of the matrix view."""
+
+    w: Expr
+    grad: Expr
+    t: Expr
+    clock: Expr
+    rows: Expr
+    columns: Expr
+    size: Expr
+
+
+def leaves() -> Leaves:
+    """Return fresh symbols for the inputs of a formula."""
+    return Leaves(
+        w=leaf("input", "w", ELEMENT),
+        grad=leaf("input", "g", ELEMENT),
+        t=leaf("input", "t", host=True),
+        clock=leaf("input", "clock", scope="model", host=True),
+        rows=leaf("input", "rows", host=True),
+        columns=leaf("input", "columns", host=True),
+        size=leaf("input", "size", host=True),
+    )
+
+
+@dataclass
+class Recorder:
+    """The store of a trace: remembers which state a formula touched and what it left there."""
+
+    slots: dict[str, State] = field(default_factory=dict)
+    now: dict[str, Value] = field(default_factory=dict)
+    writes: dict[str, Value] = field(default_factory=dict)
+
+    def read(self, key: str, slot: State) -> Value:
+        """Return the symbol of a state, or what was written to it before in this step."""
+        if key not in self.now:
+            self.slots[key] = slot
+            self.now[key] = Expr("state", attrs={"name": slot.name, "key": key}, dims=slot.dims, scope=slot.scope)
+        return self.now[key]
+
+    def write(self, key: str, slot: State, value: Value) -> None:
+        """Record the value of a state after the step."""
+        if isinstance(value, Expr):
+            fits = all(have in ("1", want) for have, want in zip(value.dims, slot.dims, strict=True))
+            if not fits:
+                raise ValueError(f"{key} is declared per {slot.per}, but the formula writes shape {value.dims}.")
+            # Hyper-parameters belong to groups: a method with state per model asks that groups share those it uses.
+            if slot.scope != "tensor" and value.scope == "tensor":
+                raise ValueError(
+                    f"{key} is declared per {slot.per}, but the formula writes a value of one tensor to it: "
+                    f'reduce it first, as in total(x, "{slot.per}").'
+                )
+        self.slots[key] = slot
+        self.now[key] = self.writes[key] = value
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """A traced formula.
+
+    Attributes:
+        result: the new parameter.
+        writes: the new value of each state, by key.
+        states: the declaration of each state that is read or written, by key.
+        asked: hyper-parameters whose truth shaped the graph, with the answers it holds for.
+
+    """
+
+    result: Value
+    writes: dict[str, Value]
+    states: dict[str, State]
+    asked: dict[tuple[str, int | None], bool]
+
+    @cached_property
+    def nodes(self) -> list[Expr]:
+        """Every node once, arguments before what uses them."""
+        return list(walk([*self.writes.values(), self.result]))
+
+    @cached_property
+    def crossings(self) -> list[Expr]:
+        """The reductions over several tensors, in the order in which they depend on each other."""
+        return [node for node in self.nodes if "label" in node.attrs]
+
+    @cached_property
+    def needs_matrix_view(self) -> bool:
+        """Whether rows, columns or matrix products occur; if not, tensors may keep their shapes."""
+        return any(
+            node.op in MATRIX
+            or node.dims not in (ELEMENT, SCALAR)
+            or (node.op in REDUCTIONS and node.attrs["per"] in ("row", "column"))
+            for node in self.nodes
+        )
+
+    @cached_property
+    def needs_sizes(self) -> bool:
+        """Whether a host value depends on the shape of the parameter."""
+        return any(node.op == "input" and node.attrs["name"] in ("rows", "columns", "size") for node in self.nodes)
+
+
+def walk(roots: Iterable[Value | float]) -> Iterator[Expr]:
+    """Yield every node below ``roots`` once, arguments first."""
+    seen: set[int] = set()
+    stack: list[tuple[Expr, bool]] = [(root, False) for root in reversed(list(roots)) if isinstance(root, Expr)]
+    while stack:
+        node, expanded = stack.pop()
+        if expanded:
+            yield node
+        elif id(node) not in seen:
+            seen.add(id(node))
+            stack.append((node, True))
+            stack.extend((arg, False) for arg in reversed(node.args) if isinstance(arg, Expr))
+
+
+def trace(
+    formula: Callable[[Leaves, Recorder], Value], asked: dict[tuple[str, int | None], bool] | None = None
+) -> Program:
+    """Run a formula on symbols.
+
+    Args:
+        formula: given inputs and a store, returns the new parameter.
+        asked: where the hyper-parameters of the formula write down what they were asked (see `algebra.Hyper`).
+
+    """
+    recorder = Recorder()
+    result = formula(leaves(), recorder)
+    return Program(result, recorder.writes, recorder.slots, dict(asked or {}))

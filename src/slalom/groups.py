@@ -1,0 +1,87 @@
+"""Parameter groups from a model: who is decayed, who learns how fast."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from slalom.errors import unknown
+from slalom.roles import Assigned, assign_roles, unwrap
+
+_UNDECAYED = frozenset({"vector", "scalar", "embedding"})
+
+
+def param_groups(
+    model: nn.Module,
+    weight_decay: float = 0.0,
+    *,
+    lr: float | None = None,
+    layer_decay: float | None = None,
+    overrides: Mapping[str, Mapping[str, Any]] | None = None,
+) -> list[dict[str, Any]]:
+    """Return parameter groups for any `torch.optim.Optimizer`, ours or others'.
+
+    Biases, gains of norms and embeddings are not decayed. The modules' types decide
+    that, not names or shapes, and wrappers (DistributedDataParallel, torch.compile) are looked through.
+
+    Args:
+        model: the network; frozen parameters are left out.
+        weight_decay: for everything else.
+        lr: the base learning rate; needed with ``layer_decay``, written into the groups as real rates.
+        layer_decay: factor per layer, counted from the last one, in (0, 1]: layer i of n learns at
+            ``lr * layer_decay ** (n - i)``. Layers are the numbered blocks (``blocks.3``), what comes before the first
+            block counts as layer 0 and what comes after the last as layer n.
+        overrides: group settings by name pattern, ``{"head.*": {"lr": 1e-2}}``; later patterns win.
+
+    Returns:
+        Groups with ``params`` as (name, parameter) pairs, ``weight_decay``, and ``lr`` where it is known.
+
+    Raises:
+        ValueError: if ``layer_decay`` comes without ``lr`` or is out of range.
+        UsageError: if an override's pattern matches no parameter.
+
+    """
+    if layer_decay is not None and not 0 < layer_decay <= 1:
+        raise ValueError(f"{layer_decay=}: layer_decay must be in (0, 1].")
+    if layer_decay is not None and lr is None:
+        raise ValueError("layer_decay needs the base rate: param_groups(model, lr=..., layer_decay=...).")
+    if weight_decay < 0:
+        raise ValueError(f"{weight_decay=}: weight_decay must be 0 or more.")
+    assigned = assign_roles(unwrap(model))
+    overrides = overrides or {}
+    for pattern in overrides:
+        if not fnmatch.filter([entry.name for entry in assigned], pattern):
+            raise unknown("parameter", pattern, (entry.name for entry in assigned))
+    layers = _layers(assigned)
+    last = max(layers.values(), default=0)
+    groups: dict[tuple[tuple[str, Any], ...], dict[str, Any]] = {}
+    for entry in assigned:
+        settings: dict[str, Any] = {"weight_decay": 0.0 if entry.role in _UNDECAYED else weight_decay}
+        if lr is not None:
+            settings["lr"] = lr * (layer_decay or 1.0) ** (last - layers[entry.name])
+        for pattern, chosen in overrides.items():
+            if fnmatch.fnmatchcase(entry.name, pattern):
+                settings.update(chosen)
+        key = tuple(sorted((name, str(value)) for name, value in settings.items()))
+        groups.setdefault(key, {"params": [], **settings})["params"].append((entry.name, entry.parameter))
+    return list(groups.values())
+
+
+def _layers(assigned: list[Assigned]) -> dict[str, int]:
+    """Return each parameter's layer: numbered blocks count, stems are 0, heads come after the last block."""
+    numbered = {entry.name: re.search(r"(?:^|\.)(\d+)\.", entry.name) for entry in assigned}
+    blocks = [int(found.group(1)) for found in numbered.values() if found]
+    if not blocks:
+        return {entry.name: 0 for entry in assigned}
+    top = max(blocks) + 2
+    layers: dict[str, int] = {}
+    seen_block = False
+    for entry in assigned:
+        found = numbered[entry.name]
+        seen_block = seen_block or found is not None
+        layers[entry.name] = int(found.group(1)) + 1 if found else (top if seen_block else 0)
+    return layers

@@ -1,0 +1,132 @@
+"""Restoring optimizer state exactly.
+
+torch's own loader casts every tensor to the parameter's dtype, which destroys float32 moments of bfloat16
+parameters and counters. This one restores what was saved, refuses what does not fit with a sentence, and changes
+nothing when it refuses. It also reads the checkpoints of ``torch.optim``, by the names that parts declare.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from slalom.algebra import State
+from slalom.engine import layout
+
+STEP: Final = "step"
+# What torch.optim keeps in its groups to choose an implementation.
+_TORCH_ONLY: Final = frozenset({"foreach", "fused", "capturable", "differentiable", "decoupled_weight_decay"})
+
+Groups = Sequence[Mapping[str, Any]]
+
+
+def merged_groups(saved: Groups, current: Groups) -> list[dict[str, Any]]:
+    """Return the groups after loading: saved values, with today's for what the checkpoint does not know.
+
+    Raises:
+        ValueError: if the number of groups, of parameters in one, or their names differ.
+
+    """
+    if len(saved) != len(current):
+        raise ValueError(f"the checkpoint has {len(saved)} parameter groups, this optimizer has {len(current)}.")
+    merged: list[dict[str, Any]] = []
+    for place, (old, new) in enumerate(zip(saved, current, strict=True)):
+        if len(old["params"]) != len(new["params"]):
+            raise ValueError(
+                f"parameter group {place} of the checkpoint has {len(old['params'])} parameters, "
+                f"this optimizer's has {len(new['params'])}."
+            )
+        if old.get("role") != new.get("role"):
+            raise ValueError(
+                f"parameter group {place} of the checkpoint plays the role {old.get('role')!r}, "
+                f"this optimizer's {new.get('role')!r}: they were sorted differently."
+            )
+        keep = {key: value for key, value in old.items() if key in new or key not in _TORCH_ONLY}
+        names = {"param_names": new["param_names"]} if "param_names" in new else {}
+        if not names:
+            keep.pop("param_names", None)
+        merged.append({**new, **keep, **names, "params": new["params"]})
+    return merged
+
+
+def restored_states(
+    saved: Mapping[int, Mapping[str, Any]],
+    saved_groups: Groups,
+    groups: Sequence[Mapping[str, Any]],
+    schema: Callable[[Mapping[str, Any], Tensor], Mapping[str, State]],
+) -> dict[Tensor, dict[str, Any]]:
+    """Return the state of every parameter that the checkpoint has state for, in new tensors on the right device.
+
+    Args:
+        saved: the checkpoint's state, by position.
+        saved_groups: the checkpoint's groups, whose ``params`` are positions.
+        groups: the merged groups, whose ``params`` are tensors.
+        schema: declares the state of a parameter in a group.
+
+    Raises:
+        ValueError: if a state is unknown, missing or of another shape; the sentence names parameter and state.
+
+    """
+    restored: dict[Tensor, dict[str, Any]] = {}
+    copies: dict[int, Tensor] = {}  # what parameters share stays shared
+    for old, new in zip(saved_groups, groups, strict=True):
+        names = new.get("param_names")
+        for place, (position, parameter) in enumerate(zip(old["params"], new["params"], strict=True)):
+            if saved.get(position):
+                label = names[place] if names else f"number {position} of shape {tuple(parameter.shape)}"
+                restored[parameter] = _restored(saved[position], schema(new, parameter), parameter, label, copies)
+    return restored
+
+
+def _restored(
+    saved: Mapping[str, Any],
+    schema: Mapping[str, State],
+    parameter: Tensor,
+    label: str,
+    copies: dict[int, Tensor],
+) -> dict[str, Any]:
+    aliases = {slot.torch: key for key, slot in schema.items() if slot.torch}
+    state: dict[str, Any] = {}
+    for name, value in saved.items():
+        key = name if name in schema or name == STEP else aliases.get(name)
+        if key is None and value is not None:
+            expected = ", ".join([STEP, *schema])
+            raise ValueError(f'parameter {label}: the checkpoint has a state "{name}", this recipe keeps {expected}.')
+        if key is None or value is None:
+            continue
+        if key == STEP:
+            state[STEP] = torch.tensor(float(value), dtype=torch.float32)
+            continue
+        tensor = torch.as_tensor(value)
+        want = layout(schema[key], real_view(parameter))
+        if tensor.is_complex():
+            tensor = torch.view_as_real(tensor)
+        if tensor.numel() != math.prod(want):
+            raise ValueError(
+                f"parameter {label}: the checkpoint's {name} has shape {tuple(tensor.shape)}, here it is {want}."
+            )
+        if id(value) not in copies:
+            copy = tensor.detach().to(parameter.device, state_dtype(parameter), copy=True)
+            copies[id(value)] = copy if tuple(copy.shape) == want else copy.reshape(want)
+        state[key] = copies[id(value)]
+    if not state:
+        return {}  # torch writes {"momentum_buffer": None} where there is no momentum
+    missing = [key for key in schema if key not in state]
+    if missing:
+        raise ValueError(f"parameter {label}: the checkpoint has no {', '.join(missing)}, which this recipe needs.")
+    state.setdefault(STEP, torch.tensor(1.0))  # torch's SGD counts nothing; it has state, so it has stepped
+    return {STEP: state.pop(STEP), **state}
+
+
+def real_view(parameter: Tensor) -> Tensor:
+    """Return a complex tensor as pairs of reals, any other as it is."""
+    return torch.view_as_real(parameter) if parameter.is_complex() else parameter
+
+
+def state_dtype(parameter: Tensor) -> torch.dtype:
+    """Return the dtype of a parameter's state: float32, or float64 for double precision."""
+    return torch.float64 if parameter.dtype in (torch.float64, torch.complex128) else torch.float32

@@ -1,0 +1,120 @@
+"""The named optimizers as classes with real signatures, made from the catalogue: ``slalom.AdamW(params, lr=3e-4)``."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from pathlib import Path
+from typing import Any
+
+from slalom.optimizer import Optimizer, Parameters
+from slalom.recipes import Method, list_optimizers, method
+from slalom.recipes.blueprint import Blueprint
+
+_KEYWORDS = (inspect.Parameter("maximize", inspect.Parameter.KEYWORD_ONLY, default=False, annotation="bool"),)
+
+
+class Named(Optimizer):
+    """Base of the named optimizers: the blueprint belongs to the class, the signature is the method's."""
+
+    def __init__(self, params: Parameters, *args: Any, **kwargs: Any) -> None:
+        entry = type(self)._method
+        assert entry is not None
+        entry.check_names({name: value for name, value in kwargs.items() if name != "maximize"})
+        bound = type(self).__signature__.bind(params, *args, **kwargs)  # type: ignore[attr-defined]
+        bound.apply_defaults()
+        values = dict(bound.arguments)
+        del values["params"]
+        self._blueprint = Blueprint(entry)
+        self._programs = {}
+        super(Optimizer, self).__init__(self._sorted(params), values)
+
+
+def _class_of(entry: Method) -> type[Named]:
+    parameters = [
+        inspect.Parameter("params", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation="Parameters"),
+        *(
+            spec.replace(kind=inspect.Parameter.POSITIONAL_OR_KEYWORD)
+            for spec in inspect.signature(entry.factory).parameters.values()
+        ),
+        *_KEYWORDS,
+    ]
+    doc = (
+        f"{entry.title[0].upper()}{entry.title[1:]} ({entry.source}).\n\n"
+        f"Use it for {entry.use}. Avoid it for {entry.avoid}.\n"
+        f"``print(optimizer)`` or ``slalom explain {entry.name}`` shows the formula."
+    )
+    return type(
+        entry.class_name,
+        (Named,),
+        {
+            "_method": entry,
+            "__doc__": doc,
+            "__module__": "slalom",
+            "__signature__": inspect.Signature(parameters),
+        },
+    )
+
+
+@functools.cache
+def named_class(name: str) -> type[Named]:
+    """Return the class of a named optimizer; made when first asked for, so that entries of your own have one too."""
+    return _class_of(method(name))
+
+
+def class_names() -> dict[str, str]:
+    """Return the names of all classes, with the optimizer that each stands for."""
+    return {method(name).class_name: name for name in list_optimizers()}
+
+
+def create(name: str, model_or_params: Parameters, **hyperparameters: Any) -> Optimizer:
+    """Build an optimizer by name.
+
+    Args:
+        name: as `list_optimizers` lists it: "adamw", "muon".
+        model_or_params: a module (best: its layers' types tell what is a matrix, an embedding, a head), or parameters,
+            named parameters or parameter groups as in `torch.optim`.
+        **hyperparameters: the method's own, and ``maximize``.
+
+    Raises:
+        UsageError: for an unknown name, with the nearest that exist.
+        TypeError: for an argument that the method does not have.
+        ValueError: for a value outside its range.
+
+    """
+    return named_class(method(name).name)(model_or_params, **hyperparameters)
+
+
+def stub() -> str:
+    """Return the type stub of the package, in which checkers and editors find the generated classes."""
+    lines = [
+        '"""Written by `python -m slalom.named`; the test suite checks that it is up to date."""',
+        "",
+        "from slalom import algebra as algebra",
+        "from slalom import parts as parts",
+        "from slalom.groups import param_groups as param_groups",
+        "from slalom.named import Named",
+        "from slalom.named import create as create",
+        "from slalom.optimizer import Optimizer as Optimizer",
+        "from slalom.optimizer import Parameters",
+        "from slalom.recipes import ByRole as ByRole",
+        "from slalom.recipes import Recipe as Recipe",
+        "from slalom.recipes import list_optimizers as list_optimizers",
+        "from slalom.recipes import recipe as recipe",
+        "from slalom.roles import assign_roles as assign_roles",
+        "",
+        "__version__: str",
+    ]
+    for class_name, name in sorted(class_names().items()):
+        lines += ["", f"class {class_name}(Named):", "    def __init__(", "        self,"]
+        for spec in named_class(name).__signature__.parameters.values():  # type: ignore[attr-defined]
+            star = ["        *,"] if spec.kind is inspect.Parameter.KEYWORD_ONLY else []
+            default = "" if spec.default is inspect.Parameter.empty else f" = {spec.default!r}"
+            hint = str(spec.annotation).replace("Betas", "tuple[float, float]")
+            lines += [*star, f"        {spec.name}: {hint}{default},"]
+        lines.append("    ) -> None: ...")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    (Path(__file__).parent / "__init__.pyi").write_text(stub())

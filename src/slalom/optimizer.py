@@ -1,0 +1,360 @@
+"""`Optimizer`: any recipe as a `torch.optim.Optimizer`. Every contract with torch is kept here, once."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, ClassVar, Final, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from slalom.algebra import State, Value
+from slalom.engine import Leaves, Program, Work, execute, layout, read, trace
+from slalom.engine.program import Recorder
+from slalom.errors import nearest
+from slalom.loading import STEP, merged_groups, real_view, restored_states, state_dtype
+from slalom.parts import Signals
+from slalom.recipes import ByRole, Method, Recipe
+from slalom.recipes.blueprint import Asked, Blueprint, numbers
+from slalom.roles import assign_roles, guess_role
+
+Parameters: TypeAlias = "nn.Module | Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]"
+
+# Keys that torch, its schedulers and slalom itself put into groups beside the hyper-parameters.
+_OTHER_KEYS: Final = frozenset(
+    {
+        "params",
+        "param_names",
+        "role",
+        "maximize",
+        "name",
+        "initial_lr",
+        "max_lr",
+        "min_lr",
+        "max_momentum",
+        "base_momentum",
+    }
+)
+
+
+class Optimizer(torch.optim.Optimizer):
+    """Runs a recipe on the parameters of a network.
+
+    A drop-in for `torch.optim`: parameter groups, closures, hooks, schedulers, ``state_dict``. Every number in
+    ``param_groups`` is live: what a scheduler or you assign holds from the next step. Step counts are per parameter.
+
+    Args:
+        params: parameters, named parameters, parameter groups, or a module.
+        recipe: what to run: a `Recipe`, or a `ByRole`.
+        maximize: ascend instead of descend.
+
+    Raises:
+        ValueError: for a hyper-parameter outside its range; the sentence names it.
+
+    """
+
+    _method: ClassVar[Method | None] = None
+
+    def __init__(self, params: Parameters, recipe: Recipe | ByRole, *, maximize: bool = False) -> None:
+        self._blueprint = Blueprint(recipe)
+        self._programs: dict[Any, list[Program]] = {}
+        defaults = {"lr": 1e-3} if isinstance(recipe, ByRole) else self._blueprint.defaults()
+        super().__init__(self._sorted(params), {**defaults, "maximize": maximize})
+
+    @classmethod
+    def of(cls, recipe: Recipe | ByRole, params: Parameters) -> Optimizer:
+        """Return an optimizer for a recipe; what `Recipe.build` calls."""
+        return Optimizer(params, recipe)
+
+    # --- parameters and groups ---------------------------------------------------------------------------------
+
+    def _sorted(self, params: Parameters) -> Any:
+        """Return what torch's constructor takes; for recipes by role, one group per role."""
+        if isinstance(params, nn.Module):
+            if self._blueprint.by_role:
+                roles = assign_roles(params)
+                guessed = [entry.name for entry in roles if entry.guessed]
+                if guessed:
+                    _warn_guessed(guessed)
+                kinds = list(dict.fromkeys(entry.role for entry in roles))
+                return [
+                    {"params": [(e.name, e.parameter) for e in roles if e.role == kind], "role": kind} for kind in kinds
+                ]
+            return [(name, parameter) for name, parameter in params.named_parameters() if parameter.requires_grad]
+        entries: list[Any] = list(params)
+        if not self._blueprint.by_role:
+            return entries
+        groups = entries if entries and isinstance(entries[0], dict) else [{"params": entries}]
+        return [part for group in groups for part in _split_by_shape(group)]
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group; its keys may override any hyper-parameter.
+
+        Raises:
+            ValueError: for a key that is nearly a hyper-parameter's name, or a value outside its range.
+
+        """
+        role = param_group.get("role", "rest")
+        known = self._blueprint.defaults(role)
+        for key in param_group:
+            if key not in known and key not in _OTHER_KEYS:
+                close = [name for name in nearest(key, known, most=1) if _alike(name, key)]
+                if close:
+                    raise ValueError(f'parameter group key "{key}" is unknown. Did you mean {close[0]}?')
+        # Recipes by role bring numbers of their own; torch's defaults only know those that all roles share.
+        for key, value in known.items():
+            if key not in self.defaults or isinstance(self._blueprint.origin, ByRole):
+                param_group.setdefault(key, value)
+        super().add_param_group(param_group)
+        try:
+            self.recipe(self.param_groups[-1])
+        except Exception:
+            self.param_groups.pop()
+            raise
+
+    # --- programs and state ------------------------------------------------------------------------------------
+
+    def _program(self, group: Mapping[str, Any], parameter: Tensor) -> Program:
+        """Return the traced formula for a parameter; traced again only when the structure changes."""
+        role = group.get("role", "rest")
+        ndim = min(real_view(parameter).ndim, 2)
+        key = (role, group["maximize"], ndim, self._blueprint.structure(group, role))
+        values = numbers(group)
+        known = self._programs.setdefault(key, [])
+        for program in known:
+            if all(bool(values[name]) == answer for name, answer in program.asked.items()):
+                return program
+        program = self._trace(group, ndim, Recipe.run)
+        known.append(program)
+        return program
+
+    def _trace(
+        self, group: Mapping[str, Any], ndim: int, method: Callable[[Recipe, Signals, Recorder], Value]
+    ) -> Program:
+        role = group.get("role", "rest")
+        asked: Asked = {}
+        recipe = self._blueprint.recipe(self._blueprint.live(group, role, asked), role)
+
+        def formula(leaves: Leaves, store: Recorder) -> Value:
+            signed = leaves._replace(grad=-leaves.grad) if group["maximize"] else leaves
+            return method(recipe, Signals.start(**signed._asdict(), ndim=ndim), store)
+
+        return trace(formula, asked)
+
+    def recipe(self, group: Mapping[str, Any]) -> Recipe:
+        """Return the recipe of a parameter group, its numbers as symbols that carry the values they have now."""
+        role = group.get("role", "rest")
+        return self._blueprint.recipe(self._blueprint.live(group, role), role)
+
+    def schema(self, group: Mapping[str, Any], parameter: Tensor) -> Mapping[str, State]:
+        """Return the declaration of a parameter's state, by key."""
+        return self._program(group, parameter).states
+
+    def init_state(self) -> None:
+        """Create every parameter's state now, not at its first step. Changes no parameter, counts nothing."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                self._prepare(group, parameter, self._program(group, parameter))
+
+    def _prepare(self, group: Mapping[str, Any], parameter: Tensor, program: Program) -> dict[str, Any]:
+        """Return a parameter's state, created as a whole if it is not there."""
+        state: dict[str, Any] = self.state[parameter]
+        if STEP not in state:
+            state[STEP] = torch.tensor(0.0, dtype=torch.float32)
+        for key, slot in program.states.items():
+            if key not in state:
+                state[key] = self._shared(group, parameter, key, slot) or _fresh(slot, real_view(parameter.detach()))
+        return state
+
+    def _shared(self, group: Mapping[str, Any], parameter: Tensor, key: str, slot: State) -> Tensor | None:
+        """Return the tensor of a state that a group or the whole model has in common, if someone has it already."""
+        if slot.scope == "tensor":
+            return None
+        mates = self.param_groups if slot.scope == "model" else [group]
+        for mate in mates:
+            for other in mate["params"]:
+                if key in self.state.get(other, {}):
+                    found: Tensor = self.state[other][key]
+                    return found
+        return None
+
+    # --- the step ----------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Take one step.
+
+        Args:
+            closure: evaluates the loss and its gradients; called once, first, with gradients enabled.
+
+        Returns:
+            What the closure returned, or None.
+
+        Raises:
+            RuntimeError: for a sparse gradient.
+
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        works: list[Work] = []
+        for place, group in enumerate(self.param_groups):
+            values = numbers(group)
+            for index, parameter in enumerate(group["params"]):
+                if parameter.grad is None:
+                    continue
+                if parameter.grad.is_sparse:
+                    raise RuntimeError(
+                        f"parameter {_label(group, index)} has a sparse gradient, which this recipe cannot use yet: "
+                        "build the layer with sparse=False."
+                    )
+                program = self._program(group, parameter)
+                state = self._prepare(group, parameter, program)
+                state[STEP] += 1
+                works.append(
+                    Work(
+                        program,
+                        real_view(parameter),
+                        real_view(parameter.grad),
+                        state,
+                        values,
+                        t=float(state[STEP]),
+                        clock=0.0,
+                        group=place,
+                    )
+                )
+        clock = self._clock()
+        for work in works:
+            work.clock = clock
+        execute(works)
+        return loss
+
+    def _clock(self) -> float:
+        """Return how many steps the optimizer has taken: as many as the parameter that took part most often."""
+        return max((float(state[STEP]) for state in self.state.values() if STEP in state), default=0.0)
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Put the averaged parameters into the model while the block runs; a recipe without average changes nothing.
+
+        with opt.averaged():
+            validate(model)
+        """
+        kept: list[tuple[Tensor, Tensor]] = []
+        try:
+            with torch.no_grad():
+                for place, group in enumerate(self.param_groups):
+                    for parameter in group["params"]:
+                        if STEP in self.state.get(parameter, {}):
+                            averaged = self._averaged(place, group, parameter)
+                            if averaged is not None:
+                                kept.append((parameter, parameter.detach().clone()))
+                                parameter.copy_(averaged)
+            yield
+        finally:
+            with torch.no_grad():
+                for parameter, value in kept:
+                    parameter.copy_(value)
+
+    def _averaged(self, place: int, group: Mapping[str, Any], parameter: Tensor) -> Tensor | None:
+        program = self._trace(group, min(real_view(parameter).ndim, 2), Recipe.readout)
+        if not program.states:
+            return None
+        state = self.state[parameter]
+        whole = real_view(parameter)
+        work = Work(
+            program,
+            whole,
+            torch.zeros_like(whole),
+            state,
+            numbers(group),
+            t=float(state[STEP]),
+            clock=self._clock(),
+            group=place,
+        )
+        result = read(work)
+        return torch.view_as_complex(result) if parameter.is_complex() else result
+
+    # --- saving, loading, copying ------------------------------------------------------------------------------
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned, exactly, or the state of the `torch.optim` class of the same method.
+
+        Raises:
+            ValueError: if anything does not fit; then nothing was changed.
+
+        """
+        state_dict = dict(state_dict)
+        for hook in self._optimizer_load_state_dict_pre_hooks.values():
+            changed = hook(self, state_dict)
+            if changed is not None:
+                state_dict = changed
+        saved_groups = copy.deepcopy(state_dict["param_groups"])
+        groups = merged_groups(saved_groups, self.param_groups)
+        for group in groups:
+            self.recipe(group)  # refuses what is out of range, before anything changes
+        states = restored_states(state_dict["state"], saved_groups, groups, self.schema)
+        self.param_groups[:] = groups
+        self.state.clear()
+        self.state.update(states)
+        for post_hook in self._optimizer_load_state_dict_post_hooks.values():
+            post_hook(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy or a pickle keeps: torch's three, and the recipe unless the class has it."""
+        return {**super().__getstate__(), "_blueprint": self._blueprint}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._programs = {}
+        for group in self.param_groups:
+            group.setdefault("maximize", False)
+
+    def __repr__(self) -> str:
+        from slalom.describe import describe_optimizer
+
+        return describe_optimizer(self)
+
+
+def _fresh(slot: State, parameter: Tensor) -> Tensor:
+    dtype = state_dtype(parameter)
+    if slot.init == "parameter":
+        return parameter.to(dtype, copy=True)
+    if slot.per == "element":
+        return torch.full_like(parameter, slot.init, dtype=dtype)
+    return torch.full(layout(slot, parameter), slot.init, dtype=dtype, device=parameter.device)
+
+
+def _label(group: Mapping[str, Any], index: int) -> str:
+    names = group.get("param_names")
+    return f'"{names[index]}"' if names else f"number {index} of shape {tuple(group['params'][index].shape)}"
+
+
+def _alike(a: str, b: str) -> bool:
+    """Return whether two keys differ by a slip: the same letters in another order, or one letter."""
+    return sorted(a) == sorted(b) or (abs(len(a) - len(b)) <= 1 and len(set(a) ^ set(b)) <= 1)
+
+
+def _split_by_shape(group: dict[str, Any]) -> list[dict[str, Any]]:
+    """Split a group whose parameters have no roles by what their shapes suggest, and say so."""
+    if "role" in group:
+        return [group]
+    entries = [group["params"]] if isinstance(group["params"], Tensor) else list(group["params"])
+    kinds: dict[str, list[Any]] = {}
+    for entry in entries:
+        kinds.setdefault(guess_role(entry[1] if isinstance(entry, tuple) else entry), []).append(entry)
+    if "matrix" in kinds or "convolution" in kinds:
+        _warn_guessed([f"{len(kinds.get('matrix', [])) + len(kinds.get('convolution', []))} matrices"])
+    return [{**group, "params": members, "role": kind} for kind, members in kinds.items()]
+
+
+def _warn_guessed(names: list[str]) -> None:
+    warnings.warn(
+        f"roles of {', '.join(names[:4])}{', ...' if len(names) > 4 else ''} were guessed from shapes: an "
+        'embedding or a head looks like a hidden matrix. Give the model, not its parameters, or a "role" per group.',
+        stacklevel=5,
+    )

@@ -1,0 +1,95 @@
+"""The parts: one file per slot, each part one answer to that slot's question, with its formula and its source."""
+
+from slalom.parts.average import ScheduleFree
+from slalom.parts.base import (
+    Average,
+    Decay,
+    Form,
+    Fraction,
+    Geometry,
+    Gradient,
+    Guard,
+    Inner,
+    Memory,
+    Momentum,
+    NonNegative,
+    Part,
+    Positive,
+    Regularize,
+    Scale,
+    Signals,
+    Step,
+    Within,
+    part_classes,
+)
+from slalom.parts.combinators import Delayed, Graft, Hold, Sum
+from slalom.parts.epsilon import Atan2, Early, Epsilon, Inside, Outside
+from slalom.parts.form import FTRL, Greedy
+from slalom.parts.geometry import Eigenbasis, Sign, Spectral
+from slalom.parts.gradient import L2, ClipNorm
+from slalom.parts.guard import Cautious, ClipUpdate, TrustRatio
+from slalom.parts.momentum import Ema, Extrapolated, HeavyBall, Interpolated, NesterovEma
+from slalom.parts.regularize import L1, Decoupled, ProximalDecay
+from slalom.parts.scale import Accumulated, Belief, CenteredMoment, Factored, MaxNorm, Rectified, SecondMoment
+from slalom.parts.step import Decaying, Fixed, Prodigy, Relative
+
+__all__ = [
+    "FTRL",
+    "L1",
+    "L2",
+    "Accumulated",
+    "Atan2",
+    "Average",
+    "Belief",
+    "Cautious",
+    "CenteredMoment",
+    "ClipNorm",
+    "ClipUpdate",
+    "Decay",
+    "Decaying",
+    "Decoupled",
+    "Delayed",
+    "Early",
+    "Eigenbasis",
+    "Ema",
+    "Epsilon",
+    "Extrapolated",
+    "Factored",
+    "Fixed",
+    "Form",
+    "Fraction",
+    "Geometry",
+    "Gradient",
+    "Graft",
+    "Greedy",
+    "Guard",
+    "HeavyBall",
+    "Hold",
+    "Inner",
+    "Inside",
+    "Interpolated",
+    "MaxNorm",
+    "Memory",
+    "Momentum",
+    "NesterovEma",
+    "NonNegative",
+    "Outside",
+    "Part",
+    "Positive",
+    "Prodigy",
+    "ProximalDecay",
+    "Rectified",
+    "Regularize",
+    "Relative",
+    "Scale",
+    "ScheduleFree",
+    "SecondMoment",
+    "Sign",
+    "Signals",
+    "Spectral",
+    "Step",
+    "Sum",
+    "TrustRatio",
+    "Within",
+    "part_classes",
+]

@@ -1,0 +1,384 @@
+"""What a part is: hyper-parameters with ranges, declared state, and a formula that reads and sets signals.
+
+Nothing here or beside it knows of parameter lists, devices, dtypes, sparsity, shards or threads.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+import typing
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Protocol, TypeAlias, dataclass_transform
+
+from slalom.algebra import Expr, Hyper, State, Store, Value, where
+from slalom.errors import unknown
+
+# --- hyper-parameters and their ranges -------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Within:
+    """The range of a hyper-parameter; ``[low, high)`` when ``high`` is not allowed itself."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    low_open: bool = False
+    high_open: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        above = value > self.low if self.low_open else value >= self.low
+        below = value < self.high if self.high_open else value <= self.high
+        return above and below
+
+    def __str__(self) -> str:
+        if self.high == math.inf:
+            return f"greater than {self.low:g}" if self.low_open else f"{self.low:g} or more"
+        return f"in {'(' if self.low_open else '['}{self.low:g}, {self.high:g}{')' if self.high_open else ']'}"
+
+
+Decay: TypeAlias = Annotated[float, Within(0, 1, high_open=True)]
+Fraction: TypeAlias = Annotated[float, Within(0, 1)]
+NonNegative: TypeAlias = Annotated[float, Within(0)]
+Positive: TypeAlias = Annotated[float, Within(0, low_open=True)]
+
+_ORDINALS = ("first", "second", "third", "fourth", "fifth")
+
+
+def check_range(owner: str, name: str, value: object, allowed: Within) -> None:
+    """Raise `ValueError` unless ``value`` is a number in the range; name it as the user wrote it.
+
+    Args:
+        owner: the part, for values that were given to it directly.
+        name: the part's own name for the hyper-parameter.
+        value: a number, or the `Hyper` that a recipe's argument became.
+        allowed: the range.
+
+    """
+    number = value.value if isinstance(value, Hyper) else value
+    if isinstance(number, Expr):
+        return  # computed from other hyper-parameters, which were checked themselves
+    if isinstance(number, (int, float)) and not isinstance(number, bool) and number in allowed:
+        return
+    if not isinstance(value, Hyper):
+        raise ValueError(f"{owner}({name}={number!r}): {name} must be {allowed}.")  # noqa: TRY004
+    which = value.name if value.index is None else f"the {_ORDINALS[value.index]}"
+    raise ValueError(f"{value.name}={value.whole!r}: {which} must be {allowed}.")
+
+
+def _range_of(hint: Any) -> Within | None:
+    """Return the range that a type hint states, None if it is no number."""
+    if hint is float:
+        return Within()
+    if typing.get_origin(hint) is Annotated:
+        return next((extra for extra in hint.__metadata__ if isinstance(extra, Within)), None)
+    return next((found for arm in typing.get_args(hint) if (found := _range_of(arm)) is not None), None)
+
+
+# --- signals ---------------------------------------------------------------------------------------------
+
+
+class Divide(Protocol):
+    """How a direction is divided by a metric: plainly, or by an angle."""
+
+    linear: bool
+
+    def quotient(self, direction: Value, metric: Value) -> Value:
+        """Return the step in units of the learning rate."""
+
+
+class Plainly:
+    """The ordinary quotient ``u / D``."""
+
+    linear = True
+
+    def quotient(self, direction: Value, metric: Value) -> Value:
+        """Return ``direction / metric``."""
+        return direction / metric
+
+
+@dataclass(frozen=True)
+class Signals:
+    """What flows through a recipe. Each slot reads some and sets some; keeping them apart lets parts combine.
+
+    Attributes:
+        w: the parameter, in matrix view.
+        t: its own step count, 1 at the first step it takes part in.
+        clock: the optimizer's step count.
+        ndim: 0, 1 or 2 (for anything higher too): fixed while a formula is traced, so plain ``if`` may ask.
+        rows, columns, size: of the matrix view.
+        grad: the gradient after edits.
+        direction: what is moved along.
+        energy: what the scale squares: Adam the gradient, AdaBelief its surprise, Adan its extrapolation.
+        trend: the running average as the momentum part stored it, before any correction.
+        metric: the divisor (sigma). Scales yield it and do not divide: lazy forms need it itself.
+        divide: how the division is done.
+        pull: what the prior adds to the step, in units of the learning rate, explicitly (at the old parameter).
+        l1, l2: strengths of the penalties that a form applies implicitly, as proximal steps.
+        rate: the length of the step.
+        unit: by how much gradients were magnified on purpose; an epsilon must be magnified alike.
+        result: the new parameter, set by the form.
+
+    """
+
+    w: Value
+    t: Value
+    clock: Value
+    ndim: int
+    rows: Value
+    columns: Value
+    size: Value
+    grad: Value
+    direction: Value
+    energy: Value
+    trend: Value
+    metric: Value
+    divide: Divide
+    pull: Value
+    l1: Value
+    l2: Value
+    rate: Value
+    unit: Value
+    result: Value
+
+    @classmethod
+    def start(
+        cls,
+        w: Value,
+        grad: Value,
+        *,
+        t: Value,
+        clock: Value,
+        ndim: int,
+        rows: Value,
+        columns: Value,
+        size: Value,
+    ) -> Signals:
+        """Return the signals as a recipe finds them: every default is neutral."""
+        none: Any = 0.0
+        one: Any = 1.0
+        return cls(
+            w=w,
+            t=t,
+            clock=clock,
+            ndim=ndim,
+            rows=rows,
+            columns=columns,
+            size=size,
+            grad=grad,
+            direction=grad,
+            energy=grad,
+            trend=grad,
+            metric=one,
+            divide=Plainly(),
+            pull=none,
+            l1=none,
+            l2=none,
+            rate=one,
+            unit=one,
+            result=w,
+        )
+
+    def replace(self, **signals: Any) -> Signals:
+        """Return a copy with some signals set."""
+        return dataclasses.replace(self, **signals)
+
+    def with_gradient(self, grad: Value) -> Signals:
+        """Edit the gradient: everything downstream that defaults to it follows."""
+        return self.replace(grad=grad, direction=grad, energy=grad, trend=grad)
+
+    def quotient(self) -> Value:
+        """Return the step so far, in units of the learning rate: direction over metric."""
+        return self.divide.quotient(self.direction, self.metric)
+
+    def divided(self) -> Signals:
+        """Carry the division out, for parts that must work on the quotient itself."""
+        one: Any = 1.0
+        return self.replace(direction=self.quotient(), metric=one, divide=Plainly())
+
+
+# --- state -----------------------------------------------------------------------------------------------
+
+
+class Memory:
+    """A part's own view of its state: ``s.m`` reads, ``s.m = ...`` writes what the next step finds.
+
+    Keys are ``"<part name>.<slot>"``. They depend on declared names only: putting a guard around a part, or
+    running it elsewhere, never renames what it remembers.
+    """
+
+    __slots__ = ("_condition", "_part", "_prefix", "_store")
+    _store: Store
+    _part: Part
+    _prefix: str
+    _condition: Value | None
+
+    def __init__(self, store: Store, part: Part, prefix: str = "", condition: Value | None = None) -> None:
+        for name, value in (
+            ("_store", store),
+            ("_part", part),
+            ("_prefix", prefix),
+            ("_condition", condition),
+        ):
+            object.__setattr__(self, name, value)
+
+    def of(self, part: Part) -> Memory:
+        """Return the view of a part that this one wraps."""
+        return Memory(self._store, part, self._prefix, self._condition)
+
+    def inside(self, name: str) -> Memory:
+        """Return a view whose keys start with ``name.``: for combinators that hold two recipes with equal parts."""
+        return Memory(self._store, self._part, f"{self._prefix}{name}.", self._condition)
+
+    def only_if(self, condition: Value) -> Memory:
+        """Return a view that writes only where ``condition`` holds."""
+        return Memory(self._store, self._part, self._prefix, condition)
+
+    def _slot(self, name: str) -> tuple[str, State]:
+        slots = self._part.slots()
+        if name not in slots:
+            raise AttributeError(str(unknown(f"state of {type(self._part).__name__}", name, slots)))
+        return f"{self._prefix}{self._part.part_name()}.{name}", slots[name]
+
+    def __getattr__(self, name: str) -> Value:
+        key, slot = self._slot(name)
+        return self._store.read(key, slot)
+
+    def __setattr__(self, name: str, value: Value) -> None:
+        key, slot = self._slot(name)
+        if self._condition is not None:
+            value = where(self._condition, value, self._store.read(key, slot))
+        self._store.write(key, slot, value)
+
+
+# --- parts -----------------------------------------------------------------------------------------------
+
+_PARTS: dict[str, type[Part]] = {}
+
+
+def part_classes() -> dict[str, type[Part]]:
+    """Return every part class that has been imported, by name."""
+    return dict(_PARTS)
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+class Part:
+    """One answer to one of an optimizer's questions. Subclass a slot (`Momentum`, `Scale`, ...), not this.
+
+    A subclass becomes a frozen dataclass: its annotated attributes are its hyper-parameters, with the range in the
+    type (`Decay`, `Positive`, ...); its `State` attributes are what it remembers; `apply` is its formula.
+
+    The part's name, used in state keys and recipe files, is its class's name in snake case, or ``name=`` in the class
+    statement. It must never change once checkpoints exist.
+    """
+
+    slot: ClassVar[str] = ""
+    _name: ClassVar[str] = ""
+    _slots: ClassVar[dict[str, State]] = {}
+
+    def __init_subclass__(cls, *, name: str | None = None, abstract: bool = False) -> None:
+        super().__init_subclass__()
+        dataclass(frozen=True)(cls)
+        cls._slots = {
+            slot.name: slot for base in reversed(cls.__mro__) for slot in vars(base).values() if isinstance(slot, State)
+        }
+        cls._name = name or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
+        if not abstract:
+            _PARTS[cls._name] = cls
+
+    def __post_init__(self) -> None:
+        for name, allowed in self.ranges().items():
+            value = getattr(self, name)
+            if not isinstance(value, Part):  # `eps: NonNegative | Epsilon` takes a part instead of the number
+                check_range(type(self).__name__, name, value, allowed)
+
+    def question(self) -> str:
+        """Return the slot this part fits into."""
+        return self.slot
+
+    @classmethod
+    def part_name(cls) -> str:
+        """Return the stable name in state keys and recipe files."""
+        return cls._name
+
+    @classmethod
+    def slots(cls) -> dict[str, State]:
+        """Return the declared state, by slot name."""
+        return cls._slots
+
+    @classmethod
+    def ranges(cls) -> dict[str, Within]:
+        """Return the ranges of the numeric hyper-parameters, by field name."""
+        hints = typing.get_type_hints(cls, include_extras=True)
+        found = {entry.name: _range_of(hints[entry.name]) for entry in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        return {name: allowed for name, allowed in found.items() if allowed is not None}
+
+    def apply(self, x: Signals, s: Memory) -> Signals:
+        """The formula: read signals and state, write state, return the signals it sets."""
+        raise NotImplementedError
+
+
+class Gradient(Part, abstract=True):
+    """What is done to the raw gradient? Sets ``grad`` (use `Signals.with_gradient`)."""
+
+    slot = "gradient"
+
+
+class Step(Part, abstract=True):
+    """How long is the step? Sets ``rate``; may magnify gradients and must then say so in ``unit``."""
+
+    slot = "step"
+
+
+class Momentum(Part, abstract=True):
+    """Which direction does history suggest? Sets ``direction``, ``trend`` and, if it differs, ``energy``."""
+
+    slot = "momentum"
+
+
+class Scale(Part, abstract=True):
+    """How is each coordinate's step sized? Sets ``metric`` (it does not divide)."""
+
+    slot = "scale"
+
+
+class Geometry(Part, abstract=True):
+    """In which norm is "steepest" meant? Sets ``direction`` from the divided signals."""
+
+    slot = "geometry"
+
+
+class Guard(Part, abstract=True):
+    """What is refused or re-scaled after that? Scales or masks ``direction`` (and ``pull``, if it is inside)."""
+
+    slot = "guard"
+
+
+class Regularize(Part, abstract=True):
+    """Where does the prior pull? Adds to ``pull`` (explicit), ``l1`` or ``l2`` (proximal)."""
+
+    slot = "regularize"
+
+
+class Form(Part, abstract=True):
+    """Greedy or lazy? Sets ``result`` from everything before."""
+
+    slot = "form"
+
+
+class Average(Part, abstract=True):
+    """Which point is handed back? Moves ``result``; `readout` gives the point to evaluate."""
+
+    slot = "average"
+
+    def readout(self, x: Signals, s: Memory) -> Value:
+        """Return the averaged point, from the parameter as training left it and the state."""
+        raise NotImplementedError
+
+
+class Inner(Protocol):
+    """A recipe used inside another one: what turns a gradient into a direction and a metric."""
+
+    def direct(self, x: Signals, s: Memory) -> Signals:
+        """Run momentum, scale, geometry and guards."""

@@ -1,0 +1,154 @@
+"""Which direction history suggests.
+
+Where a recipe puts its scale first (LaProp, RMSProp with momentum), momentum works on the quotient: every part here
+begins by carrying the division out, which changes nothing when there is none.
+"""
+
+from __future__ import annotations
+
+from slalom.algebra import State, Value, lerp, let, where
+from slalom.parts.base import Decay, Fraction, Memory, Momentum, NonNegative, Signals
+
+
+class HeavyBall(Momentum):
+    """Momentum as a decaying sum (Polyak 1964), with Nesterov's look-ahead in the form of Sutskever et al. 2013.
+
+        b <- mu b + (1 - tau) g        (b = g at the first step)
+        u = b,  or  g + mu b  with Nesterov
+
+    Under a constant gradient it gains ``1 / (1 - mu)``; `Ema` has gain 1, so the same mu asks for another rate.
+    Like torch, dampening is not applied at the first step. Where a scale comes first, it sums the quotients.
+
+    Args:
+        momentum: mu.
+        dampening: tau.
+        nesterov: look one step ahead.
+
+    """
+
+    momentum: NonNegative = 0.9
+    dampening: Fraction = 0.0
+    nesterov: bool = False
+    b = State(torch="momentum_buffer")
+
+    def apply(self, x: Signals, s: Memory) -> Signals:
+        x = x.divided()
+        u = x.direction
+        s.b = where(x.t > 1, self.momentum * s.b + (1 - self.dampening) * u, u)
+        return x.replace(direction=u + self.momentum * s.b if self.nesterov else s.b, trend=s.b)
+
+
+class Ema(Momentum):
+    """Exponential moving average, bias-corrected by default (Kingma & Ba 2014, arXiv:1412.6980).
+
+        m <- beta m + (1 - beta) g
+        u = m / (1 - beta^t)
+
+    With ``nesterov`` the average looks one step ahead, ``beta m + (1 - beta) g`` with the new m, before correction
+    (the NAdamW of timm and MLCommons; Muon's momentum without correction).
+
+    Args:
+        beta: decay of the average.
+        debias: divide by ``1 - beta^t``.
+        nesterov: look one step ahead.
+
+    """
+
+    beta: Decay = 0.9
+    debias: bool = True
+    nesterov: bool = False
+    m = State(torch="exp_avg")
+
+    def apply(self, x: Signals, s: Memory) -> Signals:
+        x = x.divided()
+        g = x.direction
+        s.m = lerp(s.m, g, 1 - self.beta)
+        u = lerp(s.m, g, 1 - self.beta) if self.nesterov else s.m
+        return x.replace(direction=u / (1 - self.beta**x.t) if self.debias else u, trend=s.m)
+
+
+class NesterovEma(Momentum):
+    """NAdam's momentum: a look-ahead whose strength warms up (Dozat 2016, "Incorporating Nesterov Momentum into Adam").
+
+        mu_t = beta (1 - 0.96^(t psi) / 2)
+        m <- beta m + (1 - beta) g
+        u = mu_{t+1} m / (1 - mu_1 ... mu_{t+1}) + (1 - mu_t) g / (1 - mu_1 ... mu_t)
+
+    Args:
+        beta: decay of the average.
+        momentum_decay: psi, how fast the look-ahead reaches its strength.
+
+    """
+
+    beta: Decay = 0.9
+    momentum_decay: NonNegative = 4e-3
+    m = State(torch="exp_avg")
+    product = State(per="tensor", init=1.0, torch="mu_product")
+
+    def apply(self, x: Signals, s: Memory) -> Signals:
+        x = x.divided()
+        now, ahead = let("μₜ", self._mu(x.t)), let("μₜ₊₁", self._mu(x.t + 1))
+        s.product = s.product * now
+        s.m = lerp(s.m, x.direction, 1 - self.beta)
+        u = (ahead / (1 - s.product * ahead)) * s.m + ((1 - now) / (1 - s.product)) * x.direction
+        return x.replace(direction=u, trend=s.m)
+
+    def _mu(self, t: Value) -> Value:
+        return self.beta * (1 - 0.5 * 0.96 ** (t * self.momentum_decay))
+
+
+class Interpolated(Momentum):
+    """Lion's momentum: one buffer, remembered slowly and read quickly (Chen et al. 2023, arXiv:2302.06675).
+
+        u = beta_read m + (1 - beta_read) g        (m as it was)
+        m <- beta_keep m + (1 - beta_keep) g
+
+    Args:
+        beta_read: weight of the buffer in the direction.
+        beta_keep: decay of the buffer.
+
+    """
+
+    beta_read: Decay = 0.9
+    beta_keep: Decay = 0.99
+    m = State(torch="exp_avg")
+
+    def apply(self, x: Signals, s: Memory) -> Signals:
+        x = x.divided()
+        u = lerp(s.m, x.direction, 1 - self.beta_read)
+        s.m = lerp(s.m, x.direction, 1 - self.beta_keep)
+        return x.replace(direction=u, trend=s.m)
+
+
+class Extrapolated(Momentum):
+    """Adan's momentum: averages of the gradient and of its change (Xie et al. 2022, arXiv:2208.06677).
+
+        d = g - g_prev                               (0 at the first step)
+        m <- beta_1 m + (1 - beta_1) g
+        c <- beta_2 c + (1 - beta_2) d
+        u = m / (1 - beta_1^t) + beta_2 c / (1 - beta_2^t)
+        energy e = g + beta_2 d
+
+    The paper's betas are the complements (0.02, 0.08); these are decays, as in the authors' code.
+
+    Args:
+        beta: beta_1, decay of the gradient's average.
+        beta_change: beta_2, decay of the change's average.
+
+    """
+
+    beta: Decay = 0.98
+    beta_change: Decay = 0.92
+    m = State(torch="exp_avg")
+    c = State(torch="exp_avg_diff")
+    previous = State(torch="previous_grad")
+
+    def apply(self, x: Signals, s: Memory) -> Signals:
+        x = x.divided()
+        g = x.direction
+        d = let("d", where(x.t > 1, g - s.previous, 0.0))
+        s.m = lerp(s.m, g, 1 - self.beta)
+        s.c = lerp(s.c, d, 1 - self.beta_change)
+        s.previous = g
+        u = s.m / (1 - self.beta**x.t) + self.beta_change * (s.c / (1 - self.beta_change**x.t))
+        return x.replace(direction=u, trend=s.m, energy=g + self.beta_change * d)

@@ -1,0 +1,100 @@
+"""What an optimizer object is made from: a named method, a recipe, or recipes by role, behind one face.
+
+A blueprint turns the values in a parameter group into a recipe whose numbers stay live: each becomes a
+`Hyper`, a name that is looked up at every step, so a schedule changes numbers and never structure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from slalom.algebra import Hyper
+from slalom.recipes.recipe import ByRole, Recipe
+from slalom.recipes.registry import Method
+
+Asked = dict[tuple[str, int | None], bool]
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """Where recipes come from.
+
+    Args:
+        origin: a method of the catalogue, a recipe, or recipes by role.
+
+    """
+
+    origin: Method | Recipe | ByRole
+
+    @property
+    def by_role(self) -> bool:
+        """Whether different roles get different recipes."""
+        if isinstance(self.origin, Method):
+            return isinstance(self.origin.recipe(), ByRole)
+        return isinstance(self.origin, ByRole)
+
+    def defaults(self, role: str = "rest") -> dict[str, Any]:
+        """Return what a parameter group of this role holds, by name."""
+        if isinstance(self.origin, Method):
+            return self.origin.defaults
+        recipe = self.origin.of(role) if isinstance(self.origin, ByRole) else self.origin
+        return dict(recipe.hyperparameters())
+
+    def recipe(self, values: Mapping[str, Any], role: str = "rest") -> Recipe:
+        """Return the recipe of a role with these values, which may be numbers or symbols."""
+        if isinstance(self.origin, Method):
+            made = self.origin.recipe(**values)
+            return made.of(role) if isinstance(made, ByRole) else made
+        recipe = self.origin.of(role) if isinstance(self.origin, ByRole) else self.origin
+        return recipe.with_hyperparameters(values)
+
+    def live(self, group: Mapping[str, Any], role: str = "rest", asked: Asked | None = None) -> dict[str, Any]:
+        """Return the group's values with every number as a symbol that stands for it."""
+        symbols: dict[str, Any] = {}
+        for name, default in self.defaults(role).items():
+            value = group.get(name, default)
+            if isinstance(default, tuple) and isinstance(value, (tuple, list)):
+                symbols[name] = tuple(
+                    Hyper(name, number(entry), index=place, whole=tuple(value), asked=asked)
+                    for place, entry in enumerate(value)
+                )
+            elif isinstance(default, float) and not isinstance(value, bool) and value is not None:
+                symbols[name] = Hyper(name, number(value), whole=value, asked=asked)
+            else:
+                symbols[name] = value
+        return symbols
+
+    def structure(self, group: Mapping[str, Any], role: str = "rest") -> tuple[Any, ...]:
+        """Return the values that are no numbers: a change of these changes the recipe itself."""
+        return tuple(
+            group.get(name, default)
+            for name, default in self.defaults(role).items()
+            if not isinstance(default, (float, tuple))
+        )
+
+
+def number(value: Any) -> float:
+    """Read a hyper-parameter: a number, or a tensor with one element."""
+    if isinstance(value, torch.Tensor):
+        if value.numel() != 1:
+            raise ValueError(f"a hyper-parameter of shape {tuple(value.shape)}: it must be one number.")
+        return float(value)
+    if isinstance(value, (int, float)):
+        return float(value)
+    raise TypeError(f"a hyper-parameter must be a number, not {value!r}.")
+
+
+def numbers(group: Mapping[str, Any]) -> dict[tuple[str, int | None], float]:
+    """Return every number that a parameter group holds, by name and place."""
+    found: dict[tuple[str, int | None], float] = {}
+    for name, value in group.items():
+        entries = enumerate(value) if isinstance(value, (tuple, list)) else [(None, value)]
+        if name not in ("params", "param_names"):
+            for place, entry in entries:
+                if isinstance(entry, (int, float, torch.Tensor)):
+                    found[name, place] = number(entry)
+    return found

@@ -1,0 +1,131 @@
+"""The catalogue: what every named optimizer is called, where it comes from and what it is for."""
+
+from __future__ import annotations
+
+import fnmatch
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+from slalom.errors import unknown
+from slalom.recipes.recipe import ByRole, Recipe
+
+Factory = Callable[..., "Recipe | ByRole"]
+F = TypeVar("F", bound=Factory)
+
+# Switches of torch.optim that choose an implementation. slalom chooses by itself.
+_TORCH_SWITCHES: Final = frozenset({"foreach", "fused", "capturable", "differentiable"})
+
+
+@dataclass(frozen=True)
+class Method:
+    """A named optimizer: a function from hyper-parameters to a recipe, and what a person wants to know of it.
+
+    Attributes:
+        name: as in `slalom.create` and on the command line.
+        class_name: the class in the package, ``slalom.AdamW``.
+        title: what the name stands for.
+        family: sgd, adam, adaptive, sign, layerwise, memory, matrix, tuning-free or lazy.
+        year: of the first publication.
+        source: authors and arXiv id or venue.
+        use: when to take it.
+        avoid: when not to.
+        lrs: three learning rates worth trying first, small to large.
+        factory: builds the recipe; its signature is the optimizer's.
+
+    """
+
+    name: str
+    class_name: str
+    title: str
+    family: str
+    year: int
+    source: str
+    use: str
+    avoid: str
+    lrs: tuple[float, ...]
+    factory: Factory = field(repr=False)
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The hyper-parameters with their default values, in the order of the signature."""
+        return {name: spec.default for name, spec in inspect.signature(self.factory).parameters.items()}
+
+    def recipe(self, **hyperparameters: Any) -> Recipe | ByRole:
+        """Return the recipe for these hyper-parameters.
+
+        Raises:
+            TypeError: for an argument that the method does not have, with the one that may have been meant.
+            ValueError: for a value outside its range.
+
+        """
+        self.check_names(hyperparameters)
+        return self.factory(**{**self.defaults, **hyperparameters})
+
+    def check_names(self, given: Mapping[str, Any]) -> None:
+        """Raise `TypeError` for an argument that the method does not have."""
+        for name in given:
+            if name in _TORCH_SWITCHES:
+                raise TypeError(
+                    f"{self.class_name}({name}=...): that is a switch of torch.optim; "
+                    "slalom picks the fastest way to run by itself, leave it out."
+                )
+            if name not in self.defaults:
+                sentence = unknown(f"argument of {self.class_name}", name, self.defaults)
+                raise TypeError(str(sentence))
+
+
+_METHODS: dict[str, Method] = {}
+
+
+def recipe(
+    name: str,
+    *,
+    class_name: str,
+    title: str,
+    family: str,
+    year: int,
+    source: str,
+    use: str,
+    avoid: str,
+    lrs: tuple[float, ...],
+) -> Callable[[F], F]:
+    """Enter a named optimizer into the catalogue; see `Method` for the fields."""
+
+    def register(factory: F) -> F:
+        if name in _METHODS:
+            raise ValueError(f'there are two optimizers named "{name}"; give one another name.')
+        _METHODS[name] = Method(name, class_name, title, family, year, source, use, avoid, lrs, factory)
+        return factory
+
+    return register
+
+
+def method(name: str) -> Method:
+    """Return a named optimizer's entry.
+
+    Raises:
+        UsageError: for a name that is not in the catalogue, with the nearest that are.
+
+    """
+    found = _METHODS.get(name.lower())
+    if found is None:
+        raise unknown("optimizer", name, _METHODS, "`slalom list` shows all.")
+    return found
+
+
+def list_optimizers(pattern: str | None = None) -> list[str]:
+    """Return the names in the catalogue, sorted.
+
+    Args:
+        pattern: shell-style, such as ``"adam*"``; a plain word matches anywhere in the name or the family.
+
+    """
+    names = sorted(_METHODS)
+    if pattern is None:
+        return names
+    glob = pattern.lower()
+    if any(char in glob for char in "*?["):
+        return [name for name in names if fnmatch.fnmatchcase(name, glob)]
+    return [name for name in names if glob in name or glob == _METHODS[name].family]

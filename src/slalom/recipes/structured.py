@@ -1,0 +1,194 @@
+"""Methods that look at a whole tensor: layer-wise ratios, factored statistics, matrix geometry, averages."""
+
+from __future__ import annotations
+
+from slalom.parts import (
+    ClipUpdate,
+    Decoupled,
+    Delayed,
+    Early,
+    Eigenbasis,
+    Ema,
+    Factored,
+    Fixed,
+    Hold,
+    Prodigy,
+    Relative,
+    ScheduleFree,
+    SecondMoment,
+    Spectral,
+    TrustRatio,
+)
+from slalom.recipes.adam import adamw
+from slalom.recipes.recipe import ByRole, Recipe, Slot
+from slalom.recipes.registry import recipe
+
+DECAY_INSIDE: tuple[Slot, ...] = (
+    "gradient",
+    "step",
+    "momentum",
+    "scale",
+    "geometry",
+    "regularize",
+    "guard",
+    "form",
+    "average",
+)
+
+
+@recipe(
+    "lamb",
+    class_name="LAMB",
+    title="layer-wise adaptive moments",
+    family="layerwise",
+    year=2019,
+    source="You et al. 2019, arXiv:1904.00962",
+    use="large batches with many layers of different scale",
+    avoid="single layers and tiny batches: the ratio only adds noise",
+    lrs=(1e-3, 3e-3, 1e-2),
+)
+def lamb(
+    lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-6, weight_decay: float = 1e-2
+) -> Recipe:
+    return Recipe(
+        momentum=Ema(betas[0]),
+        scale=SecondMoment(betas[1], eps),
+        regularize=Decoupled(weight_decay) if weight_decay else None,
+        guard=TrustRatio(),
+        order=DECAY_INSIDE,
+        step=lr,
+    )
+
+
+@recipe(
+    "adafactor",
+    class_name="Adafactor",
+    title="factored second moments, relative steps",
+    family="memory",
+    year=2018,
+    source="Shazeer & Stern 2018, arXiv:1804.04235",
+    use="training at the edge of memory: a few bytes per row and column",
+    avoid="small networks, where Adam's memory does not hurt",
+    lrs=(3e-3, 1e-2, 3e-2),
+)
+def adafactor(
+    lr: float = 1e-2,
+    beta2_decay: float = -0.8,
+    eps: tuple[float, float] = (1e-30, 1e-3),
+    d: float = 1.0,
+    weight_decay: float = 0.0,
+) -> Recipe:
+    return Recipe(
+        scale=Factored(beta2_decay, eps[0]),
+        guard=ClipUpdate(d),
+        step=Relative(lr, eps[1]),
+        regularize=Decoupled(weight_decay) if weight_decay else None,
+    )
+
+
+@recipe(
+    "muon",
+    class_name="Muon",
+    title="momentum, orthogonalised; AdamW for what is no hidden matrix",
+    family="matrix",
+    year=2024,
+    source="Jordan et al. 2024, kellerjordan.github.io/posts/muon; scaling: Liu et al. 2025, arXiv:2502.16982",
+    use="hidden matrices of transformers and convolutional networks: fewer steps than AdamW at 4 bytes per parameter",
+    avoid="embeddings, heads and vectors: those go to AdamW",
+    lrs=(1e-3, 3e-3, 1e-2),
+)
+def muon(
+    lr: float = 1e-3,
+    momentum: float = 0.95,
+    nesterov: bool = True,
+    weight_decay: float = 0.1,
+    steps: int = 5,
+    adam_lr: float = 1e-3,
+    adam_betas: tuple[float, float] = (0.9, 0.95),
+    adam_eps: float = 1e-8,
+) -> ByRole:
+    hidden = Recipe(
+        momentum=Ema(momentum, debias=False, nesterov=nesterov),
+        geometry=Spectral(steps, scaling="rms"),
+        regularize=Decoupled(weight_decay) if weight_decay else None,
+        step=lr,
+    )
+    return ByRole(matrix=hidden, convolution=hidden, rest=adamw(adam_lr, adam_betas, adam_eps, weight_decay))
+
+
+@recipe(
+    "soap",
+    class_name="SOAP",
+    title="Adam in Shampoo's eigenbasis",
+    family="matrix",
+    year=2024,
+    source="Vyas et al. 2024, arXiv:2409.11321",
+    use="matrices where steps are dear and matrix products cheap",
+    avoid="dimensions of many thousands: it keeps two square factors and two bases per matrix",
+    lrs=(1e-3, 3e-3, 1e-2),
+)
+def soap(
+    lr: float = 3e-3,
+    betas: tuple[float, float] = (0.95, 0.95),
+    eps: float = 1e-8,
+    weight_decay: float = 1e-2,
+    frequency: int = 10,
+) -> Recipe:
+    return Recipe(
+        momentum=Delayed(Ema(betas[0])),
+        geometry=Eigenbasis(Recipe(scale=Delayed(SecondMoment(betas[1], Early(eps)))), betas[1], frequency),
+        regularize=Decoupled(weight_decay) if weight_decay else None,
+        step=Hold(Fixed(lr)),
+    )
+
+
+@recipe(
+    "prodigy",
+    class_name="Prodigy",
+    title="Adam that finds its own learning rate",
+    family="tuning-free",
+    year=2023,
+    source="Mishchenko & Defazio 2023, arXiv:2306.06101",
+    use="no learning rate to tune: leave lr at 1",
+    avoid="several parameter groups with different rates; strong weight decay",
+    lrs=(0.5, 1.0, 2.0),
+)
+def prodigy(
+    lr: float = 1.0,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    d0: float = 1e-6,
+    d_coef: float = 1.0,
+) -> Recipe:
+    return Recipe(
+        momentum=Ema(betas[0], debias=False),
+        scale=SecondMoment(betas[1], eps, debias=False),
+        regularize=Decoupled(weight_decay) if weight_decay else None,
+        step=Prodigy(lr, betas[1], d0, d_coef),
+    )
+
+
+@recipe(
+    "schedule-free-adamw",
+    class_name="ScheduleFreeAdamW",
+    title="AdamW without a schedule",
+    family="averaging",
+    year=2024,
+    source="Defazio et al. 2024, arXiv:2405.15682",
+    use="training whose end is not known in advance; evaluate inside opt.averaged()",
+    avoid="code that reads the weights between steps: those are not the averaged ones",
+    lrs=(1e-3, 3e-3, 1e-2),
+)
+def schedule_free_adamw(
+    lr: float = 2.5e-3,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+) -> Recipe:
+    return Recipe(
+        scale=SecondMoment(betas[1], eps),
+        regularize=Decoupled(weight_decay) if weight_decay else None,
+        average=ScheduleFree(betas[0]),
+        step=lr,
+    )

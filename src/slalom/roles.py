@@ -1,0 +1,133 @@
+"""The role each parameter plays in its network: hidden matrix, convolution, embedding, head, vector, scalar."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias, get_args
+
+from torch import Tensor, nn
+
+from slalom.errors import unknown
+
+Role: TypeAlias = Literal["matrix", "convolution", "embedding", "head", "vector", "scalar"]
+ROLES: Final[tuple[str, ...]] = get_args(Role)
+
+_CONVOLUTIONS: Final = (
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.Conv3d,
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.ConvTranspose3d,
+)
+_EMBEDDINGS: Final = (nn.Embedding, nn.EmbeddingBag)
+_HEAD_NAMES: Final = frozenset({"head", "lm_head", "classifier", "fc", "output", "out", "logits", "unembed", "decoder"})
+
+
+@dataclass(frozen=True)
+class Assigned:
+    """A parameter and its role.
+
+    Attributes:
+        name: in the model.
+        parameter: the tensor.
+        role: what it was taken for.
+        why: what that rests on.
+        guessed: whether only the shape spoke for it.
+
+    """
+
+    name: str
+    parameter: Tensor
+    role: Role
+    why: str
+    guessed: bool = False
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """Return the network inside DistributedDataParallel, DataParallel and torch.compile wrappers."""
+    while True:
+        inner = getattr(model, "_orig_mod", None)
+        if inner is None and isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            inner = model.module
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner
+
+
+def assign_roles(model: nn.Module, overrides: Mapping[str, Role] | None = None) -> list[Assigned]:
+    """Return the role of every trainable parameter, in the model's order.
+
+    Types of modules decide; the last linear layer is the head; a weight tied to an embedding is an embedding. Where a
+    parameter belongs to a module of no known type only its shape is left, and that is said.
+
+    Args:
+        model: the network; wrappers are looked through.
+        overrides: roles by name pattern (``{"blocks.*.gate": "vector"}``); the first match wins.
+
+    Raises:
+        UsageError: if an override names no role, or matches no parameter.
+
+    """
+    model = unwrap(model)
+    overrides = overrides or {}
+    for role in overrides.values():
+        if role not in ROLES:
+            raise unknown("role", role, ROLES)
+    head = _head(model)
+    embedded = {id(module.weight) for module in model.modules() if isinstance(module, _EMBEDDINGS)}
+    owners = {
+        (f"{prefix}.{name}" if prefix else name): (module, name)
+        for prefix, module in model.named_modules()
+        for name, _ in module.named_parameters(recurse=False)
+    }
+    found: list[Assigned] = []
+    used: set[str] = set()
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        pattern = next((entry for entry in overrides if fnmatch.fnmatchcase(name, entry)), None)
+        if pattern is not None:
+            used.add(pattern)
+            found.append(Assigned(name, parameter, overrides[pattern], f"matches {pattern}"))
+            continue
+        module, own_name = owners[name]
+        if id(parameter) in embedded:
+            found.append(Assigned(name, parameter, "embedding", "an embedding's table"))
+        else:
+            found.append(_by_module(name, parameter, module, own_name, head))
+    for pattern in overrides:
+        if pattern not in used:
+            raise unknown("parameter", pattern, (entry.name for entry in found))
+    return found
+
+
+def guess_role(parameter: Tensor) -> Role:
+    """Return what a parameter's shape alone suggests."""
+    return ("scalar", "vector", "matrix")[parameter.ndim] if parameter.ndim < 3 else "convolution"
+
+
+def _head(model: nn.Module) -> nn.Module | None:
+    """Return the last linear layer: by its name if one has a head's name, else the last of several."""
+    linear = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    named = [module for name, module in linear if name.rsplit(".", 1)[-1] in _HEAD_NAMES]
+    if named:
+        return named[-1]
+    return linear[-1][1] if len(linear) > 1 else None
+
+
+def _by_module(name: str, parameter: Tensor, module: nn.Module, own_name: str, head: nn.Module | None) -> Assigned:
+    kind = type(module).__name__
+    if parameter.ndim == 0:
+        return Assigned(name, parameter, "scalar", "a single number")
+    if parameter.ndim == 1:
+        return Assigned(name, parameter, "vector", f"{own_name} of {kind}")
+    if module is head:
+        return Assigned(name, parameter, "head", "the last linear layer")
+    if isinstance(module, _CONVOLUTIONS):
+        return Assigned(name, parameter, "convolution", f"kernel of {kind}")
+    if isinstance(module, (nn.Linear, nn.Bilinear, nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)):
+        return Assigned(name, parameter, "matrix", f"{own_name} of {kind}")
+    return Assigned(name, parameter, guess_role(parameter), f"its shape only; {kind} is no known layer", guessed=True)
