@@ -32,7 +32,7 @@ def __getattr__(name: str) -> Any:
     if entry is None:
         from slalom.errors import unknown
 
-        raise AttributeError(f"slalom has {unknown('name', name, [*class_names(), *__all__])}")
+        raise AttributeError(str(unknown("name", name, __all__, owner="slalom")))
     return named_class(entry)
 
 

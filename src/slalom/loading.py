@@ -89,7 +89,7 @@ def _restored(
     label: str,
     copies: dict[int, Tensor],
 ) -> dict[str, Any]:
-    aliases = {slot.torch: key for key, slot in schema.items() if slot.torch}
+    aliases = {alias: key for key, slot in schema.items() for alias in slot.torch}
     state: dict[str, Any] = {}
     for name, value in saved.items():
         key = name if name in schema or name == STEP else aliases.get(name)

@@ -97,6 +97,7 @@ class Optimizer(torch.optim.Optimizer):
             ValueError: for a key that is nearly a hyper-parameter's name, or a value outside its range.
 
         """
+        param_group = dict(param_group)  # torch writes into it; what the caller handed over stays as it was
         role = param_group.get("role", "rest")
         known = self._blueprint.defaults(role)
         for key in param_group:
@@ -166,10 +167,11 @@ class Optimizer(torch.optim.Optimizer):
             state[STEP] = torch.tensor(0.0, dtype=torch.float32)
         for key, slot in program.states.items():
             if key not in state:
-                state[key] = self._shared(group, parameter, key, slot) or _fresh(slot, real_view(parameter.detach()))
+                shared = self._shared(group, key, slot)
+                state[key] = _fresh(slot, real_view(parameter.detach())) if shared is None else shared
         return state
 
-    def _shared(self, group: Mapping[str, Any], parameter: Tensor, key: str, slot: State) -> Tensor | None:
+    def _shared(self, group: Mapping[str, Any], key: str, slot: State) -> Tensor | None:
         """Return the tensor of a state that a group or the whole model has in common, if someone has it already."""
         if slot.scope == "tensor":
             return None

@@ -170,6 +170,9 @@ class Hyper(Expr):
             self.asked[self.name, self.index] = answer
         return answer
 
+    def __format__(self, spec: str) -> str:
+        return format(self.value, spec)
+
 
 _builder: Callable[..., Expr] | None = None
 

@@ -84,7 +84,7 @@ def _min(a: float, b: float) -> float:
 
 
 def _sign(a: float) -> float:
-    return math.nan if a != a else float((a > 0) - (a < 0))
+    return float((a > 0) - (a < 0))  # 0 for nan, as torch has it
 
 
 # --- tensors, with numbers mixed in ----------------------------------------------------------------------

@@ -30,13 +30,13 @@ class State:
             ``left`` (rows x rows) or ``right`` (columns x columns); or one number per ``tensor``,
             ``group`` or ``model``.
         init: what it is before the first step: a number, or ``"parameter"`` for a copy of the parameter.
-        torch: the key under which ``torch.optim`` keeps the same quantity, for importing its checkpoints.
+        torch: the keys under which ``torch.optim`` keeps the same quantity, for importing its checkpoints.
 
     """
 
     per: Extent = "element"
     init: float | Literal["parameter"] = 0.0
-    torch: str | None = None
+    torch: tuple[str, ...] = ()
     name: str = field(default="", compare=False)
 
     def __set_name__(self, owner: type, name: str) -> None:

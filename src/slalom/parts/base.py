@@ -238,7 +238,7 @@ class Memory:
     def _slot(self, name: str) -> tuple[str, State]:
         slots = self._part.slots()
         if name not in slots:
-            raise AttributeError(str(unknown(f"state of {type(self._part).__name__}", name, slots)))
+            raise AttributeError(str(unknown("state", name, slots, owner=type(self._part).__name__)))
         return f"{self._prefix}{self._part.part_name()}.{name}", slots[name]
 
     def __getattr__(self, name: str) -> Value:

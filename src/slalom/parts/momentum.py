@@ -29,7 +29,7 @@ class HeavyBall(Momentum):
     momentum: NonNegative = 0.9
     dampening: Fraction = 0.0
     nesterov: bool = False
-    b = State(torch="momentum_buffer")
+    b = State(torch=("momentum_buffer",))
 
     def apply(self, x: Signals, s: Memory) -> Signals:
         x = x.divided()
@@ -57,7 +57,7 @@ class Ema(Momentum):
     beta: Decay = 0.9
     debias: bool = True
     nesterov: bool = False
-    m = State(torch="exp_avg")
+    m = State(torch=("exp_avg",))
 
     def apply(self, x: Signals, s: Memory) -> Signals:
         x = x.divided()
@@ -82,8 +82,8 @@ class NesterovEma(Momentum):
 
     beta: Decay = 0.9
     momentum_decay: NonNegative = 4e-3
-    m = State(torch="exp_avg")
-    product = State(per="tensor", init=1.0, torch="mu_product")
+    m = State(torch=("exp_avg",))
+    product = State(per="tensor", init=1.0, torch=("mu_product",))
 
     def apply(self, x: Signals, s: Memory) -> Signals:
         x = x.divided()
@@ -111,7 +111,7 @@ class Interpolated(Momentum):
 
     beta_read: Decay = 0.9
     beta_keep: Decay = 0.99
-    m = State(torch="exp_avg")
+    m = State(torch=("exp_avg",))
 
     def apply(self, x: Signals, s: Memory) -> Signals:
         x = x.divided()
@@ -139,9 +139,9 @@ class Extrapolated(Momentum):
 
     beta: Decay = 0.98
     beta_change: Decay = 0.92
-    m = State(torch="exp_avg")
-    c = State(torch="exp_avg_diff")
-    previous = State(torch="previous_grad")
+    m = State(torch=("exp_avg",))
+    c = State(torch=("exp_avg_diff",))
+    previous = State(torch=("previous_grad",))
 
     def apply(self, x: Signals, s: Memory) -> Signals:
         x = x.divided()

@@ -25,7 +25,7 @@ class Accumulated(Scale):
 
     initial: NonNegative = 0.0
     eps: NonNegative | Epsilon = 1e-10
-    v = State(torch="sum")
+    v = State(torch=("sum",))
 
     def apply(self, x: Signals, s: Memory) -> Signals:
         before = where(x.t > 1, s.v, self.initial) if self.initial else s.v
@@ -55,8 +55,8 @@ class SecondMoment(Scale):
     eps: NonNegative | Epsilon = 1e-8
     debias: bool = True
     amsgrad: Literal["none", "post"] = "none"
-    v = State(torch="exp_avg_sq")
-    v_max = State(torch="max_exp_avg_sq")
+    v = State(torch=("exp_avg_sq", "square_avg"))
+    v_max = State(torch=("max_exp_avg_sq",))
 
     def apply(self, x: Signals, s: Memory) -> Signals:
         s.v = lerp(s.v, x.energy * x.energy, 1 - self.beta)
@@ -86,8 +86,8 @@ class CenteredMoment(Scale):
 
     beta: Decay = 0.99
     eps: NonNegative | Epsilon = 1e-8
-    v = State(torch="square_avg")
-    a = State(torch="grad_avg")
+    v = State(torch=("square_avg",))
+    a = State(torch=("grad_avg",))
 
     def apply(self, x: Signals, s: Memory) -> Signals:
         s.v = lerp(s.v, x.energy * x.energy, 1 - self.beta)
@@ -112,7 +112,7 @@ class MaxNorm(Scale):
 
     beta: Decay = 0.999
     eps: NonNegative = 1e-8
-    u = State(torch="exp_inf")
+    u = State(torch=("exp_inf",))
 
     def apply(self, x: Signals, s: Memory) -> Signals:
         s.u = maximum(self.beta * s.u, abs(x.energy) + self.eps * x.unit)
@@ -137,7 +137,7 @@ class Belief(Scale):
 
     beta: Decay = 0.999
     eps: NonNegative = 1e-16
-    s = State(torch="exp_avg_var")
+    s = State(torch=("exp_avg_var",))
 
     def apply(self, x: Signals, s: Memory) -> Signals:
         surprise = x.grad - x.trend

@@ -119,5 +119,5 @@ def _read_part(table: Any) -> Any:
     arguments = {key: value for key, value in table.items() if key != "part"}
     for key in arguments:
         if key not in fields:
-            raise unknown(f"argument of part {name}", key, fields)
+            raise unknown("argument", key, fields, owner=f"part {name}")
     return classes[name](**{key: _read_part(value) for key, value in arguments.items()})

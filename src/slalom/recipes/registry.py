@@ -72,8 +72,7 @@ class Method:
                     "slalom picks the fastest way to run by itself, leave it out."
                 )
             if name not in self.defaults:
-                sentence = unknown(f"argument of {self.class_name}", name, self.defaults)
-                raise TypeError(str(sentence))
+                raise TypeError(str(unknown("argument", name, self.defaults, owner=self.class_name)))
 
 
 _METHODS: dict[str, Method] = {}

@@ -1,0 +1,348 @@
+"""The face towards torch: groups, schedulers, closures, hooks, checkpoints, and what is refused."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import pickle
+from typing import Any
+
+import pytest
+import torch
+from networks import build, largest_difference, network, train, twins
+
+import slalom
+from slalom import Recipe
+from slalom.errors import UsageError
+from slalom.parts import Decoupled, Ema, SecondMoment, Sign
+
+PAIRS: list[tuple[str, dict[str, Any]]] = [
+    ("SGD", {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.01, "nesterov": True}),
+    ("Adagrad", {"lr": 0.02, "lr_decay": 0.01}),
+    ("RMSprop", {"lr": 1e-3, "momentum": 0.9}),
+    ("Adam", {"lr": 1e-3, "weight_decay": 0.01, "amsgrad": True}),
+    ("AdamW", {"lr": 1e-3, "weight_decay": 0.1}),
+    ("Adamax", {"lr": 1e-3}),
+    ("NAdam", {"lr": 1e-3}),
+    ("RAdam", {"lr": 1e-3}),
+]
+with_torch = pytest.mark.parametrize(("name", "settings"), PAIRS, ids=[name for name, _ in PAIRS])
+
+
+@with_torch
+def test_equals_torch_in_float32_over_100_steps_with_groups_and_a_scheduler(
+    name: str, settings: dict[str, Any]
+) -> None:
+    """The claim of being a drop-in, on a real model: parameters agree to float32 rounding."""
+    ours, theirs = twins(torch.float32)
+    schedules = []
+    for model, cls in ((ours, getattr(slalom, name)), (theirs, getattr(torch.optim, name))):
+        body, head = list(model[:-1].parameters()), list(model[-1].parameters())  # type: ignore[index]
+        optimizer = cls([{"params": body}, {"params": head, "lr": settings["lr"] / 3}], **settings)
+        schedules.append((model, optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 100)))
+    for step in range(100):
+        for model, optimizer, schedule in schedules:
+            train(model, optimizer, 1, first=step)
+            schedule.step()
+    scale = max(p.abs().max().item() for p in theirs.parameters())
+    assert largest_difference(ours, theirs) < 2e-5 * scale
+
+
+@with_torch
+def test_takes_over_a_run_that_torch_began(name: str, settings: dict[str, Any]) -> None:
+    ours, theirs = twins()
+    before = getattr(torch.optim, name)(theirs.parameters(), **settings)
+    train(theirs, before, 10)
+    ours.load_state_dict(theirs.state_dict())
+    optimizer = getattr(slalom, name)(ours.parameters(), **settings)
+    optimizer.load_state_dict(before.state_dict())
+    train(theirs, before, 10, first=10)
+    train(ours, optimizer, 10, first=10)
+    assert largest_difference(ours, theirs) < 1e-8
+
+
+def test_groups_have_torchs_keys() -> None:
+    w = [torch.nn.Parameter(torch.ones(1))]
+    for name, _ in PAIRS:
+        ours = getattr(slalom, name)(w).param_groups[0]
+        theirs = getattr(torch.optim, name)(w).param_groups[0]
+        switches = {"foreach", "fused", "capturable", "differentiable", "decoupled_weight_decay"}
+        assert set(theirs) - switches == set(ours) - switches
+
+
+def test_one_cycle_cycles_momentum_too() -> None:
+    for ours_cls, theirs_cls, settings in (
+        (slalom.AdamW, torch.optim.AdamW, {}),
+        (slalom.SGD, torch.optim.SGD, {"momentum": 0.9}),
+    ):
+        ours, theirs = twins()
+        pairs = []
+        for model, cls in ((ours, ours_cls), (theirs, theirs_cls)):
+            optimizer = cls(model.parameters(), lr=1e-3, **settings)
+            pairs.append((model, optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=40)))
+        for step in range(40):
+            for model, optimizer, schedule in pairs:
+                train(model, optimizer, 1, first=step)
+                schedule.step()
+        assert largest_difference(ours, theirs) < 1e-12
+
+
+def test_closure_runs_once_with_gradients_and_its_value_is_returned() -> None:
+    model = network()
+    optimizer = slalom.AdamW(model.parameters())
+    calls = []
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss: torch.Tensor = model(torch.ones(2, 16, dtype=torch.float64)).sum()
+        loss.backward()
+        calls.append(loss)
+        return loss
+
+    assert optimizer.step(closure) is calls[0]
+    assert len(calls) == 1
+    assert optimizer.step(closure=None) is None
+
+
+def test_hooks_fire_once_around_each_step() -> None:
+    model = network()
+    optimizer = slalom.AdamW(model.parameters())
+    seen: list[str] = []
+    optimizer.register_step_pre_hook(lambda *_: seen.append("pre"))
+    optimizer.register_step_post_hook(lambda *_: seen.append("post"))
+    train(model, optimizer, 2)
+    assert seen == ["pre", "post", "pre", "post"]
+
+
+def test_load_hooks_fire() -> None:
+    optimizer = slalom.AdamW(network().parameters())
+    seen: list[str] = []
+    optimizer.register_load_state_dict_pre_hook(lambda *_: seen.append("pre"))
+    optimizer.register_load_state_dict_post_hook(lambda *_: seen.append("post"))
+    optimizer.load_state_dict(optimizer.state_dict())
+    assert seen == ["pre", "post"]
+
+
+def test_a_learning_rate_may_be_a_tensor() -> None:
+    a, b = twins()
+    train(a, slalom.AdamW(a.parameters(), lr=0.01), 3)
+    train(b, slalom.AdamW(b.parameters(), lr=torch.tensor(0.01, dtype=torch.float64)), 3)
+    assert largest_difference(a, b) == 0
+
+
+def test_what_is_assigned_to_a_group_holds_from_the_next_step() -> None:
+    model, fresh = twins()
+    changed = slalom.AdamW(model.parameters(), lr=1.0, betas=(0.1, 0.2), eps=1.0, weight_decay=0.0)
+    changed.param_groups[0].update(lr=0.01, betas=(0.8, 0.9), eps=1e-6, weight_decay=0.3)
+    train(model, changed, 4)
+    train(fresh, slalom.AdamW(fresh.parameters(), lr=0.01, betas=(0.8, 0.9), eps=1e-6, weight_decay=0.3), 4)
+    assert largest_difference(model, fresh) == 0
+
+
+def test_momentum_switched_on_later_gets_its_state() -> None:
+    w = torch.nn.Parameter(torch.ones(2))
+    optimizer = slalom.SGD([w], lr=0.1)
+    w.grad = torch.ones(2)
+    optimizer.step()
+    assert list(optimizer.state[w]) == ["step"]
+    optimizer.param_groups[0]["momentum"] = 0.9
+    optimizer.step()
+    assert list(optimizer.state[w]) == ["step", "heavy_ball.b"]
+
+
+def test_added_group_starts_at_its_own_first_step() -> None:
+    old, new, alone = (torch.nn.Parameter(torch.ones(2)) for _ in range(3))
+    optimizer = slalom.AdamW([old])
+    for _ in range(5):
+        old.grad = torch.ones(2)
+        optimizer.step()
+    optimizer.add_param_group({"params": [new], "lr": 0.1})
+    new.grad = torch.full((2,), 0.5)
+    alone.grad = torch.full((2,), 0.5)
+    optimizer.step()
+    slalom.AdamW([alone], lr=0.1).step()
+    assert torch.equal(new, alone)
+
+
+def test_init_state_makes_all_state_and_moves_nothing() -> None:
+    model, untouched = twins(torch.float32)
+    optimizer = slalom.AdamW(model.parameters())
+    optimizer.init_state()
+    assert all(set(optimizer.state[p]) == {"step", "ema.m", "second_moment.v"} for p in model.parameters())
+    assert largest_difference(model, untouched) == 0
+    train(model, optimizer, 3)
+    train(untouched, slalom.AdamW(untouched.parameters()), 3)
+    assert largest_difference(model, untouched) == 0
+
+
+def test_one_optimizer_per_parameter_equals_one_for_all() -> None:
+    together, apart = twins()
+    train(together, slalom.AdamW(together.parameters()), 3)
+    each = [slalom.AdamW([p]) for p in apart.parameters()]
+
+    class All(torch.optim.SGD):
+        def step(self, closure: Any = None) -> None:
+            for optimizer in each:
+                optimizer.step()
+
+    train(apart, All(apart.parameters()), 3)
+    assert largest_difference(together, apart) == 0
+
+
+def test_works_under_dynamic_subclassing_and_a_scaler() -> None:
+    """What Lightning and mixed precision do to an optimizer."""
+    model, plain = twins(torch.float32)
+    cls = type("LightningAdamW", (slalom.AdamW,), {})
+    optimizer = cls(model.parameters(), lr=1e-2)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    reference = slalom.AdamW(plain.parameters(), lr=1e-2)
+    for step in range(3):
+        x = torch.randn(4, 16, generator=torch.Generator().manual_seed(step))
+        for m, o in ((model, optimizer), (plain, reference)):
+            o.zero_grad()
+            loss = (m(x) ** 2).mean()
+            if o is reference:
+                loss.backward()
+                o.step()
+            else:
+                scaler.scale(loss).backward()
+                scaler.step(o)
+                scaler.update()
+    assert largest_difference(model, plain) < 1e-6
+
+
+def test_signatures_are_those_of_the_methods() -> None:
+    names = list(inspect.signature(slalom.AdamW).parameters)
+    assert names == ["params", "lr", "betas", "eps", "weight_decay", "amsgrad", "maximize"]
+    w = [torch.nn.Parameter(torch.ones(1))]
+    assert slalom.AdamW(w, 0.5).param_groups[0]["lr"] == 0.5
+    assert slalom.AdamW.__doc__ is not None
+    assert "Loshchilov" in slalom.AdamW.__doc__
+
+
+@pytest.mark.parametrize(
+    ("build_it", "error", "sentence"),
+    [
+        (
+            lambda w: slalom.AdamW(w, wieght_decay=0.1),
+            TypeError,
+            'no argument "wieght_decay". Did you mean weight_decay',
+        ),
+        (lambda w: slalom.AdamW(w, fused=True), TypeError, "switch of torch.optim"),
+        (lambda w: slalom.AdamW(w, lr=-1.0), ValueError, "lr=-1.0: lr must be 0 or more"),
+        (lambda w: slalom.AdamW(w, lr=float("nan")), ValueError, "lr=nan"),
+        (
+            lambda w: slalom.AdamW(w, betas=(0.9, 1.0)),
+            ValueError,
+            r"betas=\(0.9, 1.0\): the second must be in \[0, 1\)",
+        ),
+        (lambda w: slalom.AdamW(w, weight_decay=-0.1), ValueError, "weight_decay=-0.1"),
+        (lambda w: slalom.SGD(w, nesterov=True), ValueError, "momentum above 0"),
+        (lambda w: slalom.AdamW([{"params": w, "wieght_decay": 0.1}]), ValueError, "Did you mean weight_decay"),
+        (lambda w: slalom.AdamW([{"params": w, "eps": -1.0}]), ValueError, "eps=-1.0"),
+        (lambda w: slalom.create("adamv", w), UsageError, "Did you mean .*adamw"),
+        (lambda w: slalom.create("adamw", w, learning_rate=1.0), TypeError, "learning_rate"),
+        (lambda w: slalom.Adamw(w), AttributeError, "Did you mean AdamW"),  # type: ignore[attr-defined]
+        (lambda w: Ema(beta=1.0), ValueError, r"Ema\(beta=1.0\): beta must be in \[0, 1\)"),
+        (lambda w: Ema(beta="much"), ValueError, "Ema"),  # type: ignore[arg-type]
+        (lambda w: SecondMoment(eps=-1.0), ValueError, "eps"),
+        (lambda w: Recipe(momentum=Sign()), ValueError, "this part answers geometry"),
+        (lambda w: Recipe(order=("gradient", "form")), ValueError, "leaves out step"),
+        (lambda w: Recipe(momentum=(Ema(0.9), Ema(0.5))), ValueError, 'two parts named "ema"'),
+        (lambda w: Recipe(step=0.1).build(w, lrr=0.2), UsageError, "Did you mean lr"),
+    ],
+)
+def test_refusals_name_what_is_wrong(build_it: Any, error: type[Exception], sentence: str) -> None:
+    with pytest.raises(error, match=sentence):
+        build_it([torch.nn.Parameter(torch.ones(2))])
+
+
+def test_a_checkpoint_that_does_not_fit_changes_nothing() -> None:
+    model = network(torch.float32)
+    optimizer = slalom.AdamW(model.parameters())
+    train(model, optimizer, 2)
+    before = copy.deepcopy(optimizer.state_dict())
+    other = torch.nn.Linear(3, 2)
+    stranger = slalom.AdamW(other.parameters())
+    other(torch.ones(1, 3)).sum().backward()
+    stranger.step()
+    lion = slalom.Lion(model.parameters())
+    train(model, lion, 1)
+    for state, sentence in (
+        (stranger.state_dict(), "has 2 parameters"),
+        (lion.state_dict(), 'has a state "interpolated.m"'),
+        (_with_shape(before), "shape"),
+        (_without(before, "second_moment.v"), "has no second_moment.v"),
+        (_with_rate(before, -1.0), "lr=-1.0"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            optimizer.load_state_dict(state)
+        after = optimizer.state_dict()
+        assert after["param_groups"] == before["param_groups"]
+        for key, values in before["state"].items():
+            assert all(torch.equal(value, after["state"][key][name]) for name, value in values.items())
+
+
+def _with_shape(state: dict[str, Any]) -> dict[str, Any]:
+    state = copy.deepcopy(state)
+    state["state"][0]["ema.m"] = torch.zeros(7)
+    return state
+
+
+def _without(state: dict[str, Any], key: str) -> dict[str, Any]:
+    state = copy.deepcopy(state)
+    del state["state"][1][key]
+    return state
+
+
+def _with_rate(state: dict[str, Any], lr: float) -> dict[str, Any]:
+    state = copy.deepcopy(state)
+    state["param_groups"][0]["lr"] = lr
+    return state
+
+
+def test_loading_leaves_the_given_dict_alone() -> None:
+    model = network(torch.float32)
+    optimizer = slalom.AdamW(model.parameters())
+    train(model, optimizer, 2)
+    state = copy.deepcopy(optimizer.state_dict())
+    again = slalom.AdamW(model.parameters())
+    again.load_state_dict(state)
+    train(model, again, 1)
+    assert state["state"][0]["step"].item() == 2
+
+
+def test_shared_state_stays_shared_through_a_checkpoint() -> None:
+    model = network(torch.float32)
+    optimizer = build("prodigy", model.parameters())
+    train(model, optimizer, 2)
+    again = build("prodigy", model.parameters())
+    again.load_state_dict(pickle.loads(pickle.dumps(optimizer.state_dict())))
+    assert len({id(state["prodigy.d"]) for state in again.state.values()}) == 1
+
+
+def test_a_recipe_of_ones_own_is_a_full_optimizer() -> None:
+    recipe = Recipe(momentum=Ema(0.9), scale=SecondMoment(0.99), regularize=Decoupled(0.1), step=3e-3)
+    model, named = twins()
+    optimizer = recipe.build(model)
+    assert optimizer.param_groups[0]["momentum.beta"] == 0.9
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, 2)
+    reference = slalom.AdamW(named.parameters(), lr=3e-3, betas=(0.9, 0.99), weight_decay=0.1)
+    schedule2 = torch.optim.lr_scheduler.StepLR(reference, 2)
+    for step in range(5):
+        train(model, optimizer, 1, first=step)
+        train(named, reference, 1, first=step)
+        schedule.step()
+        schedule2.step()
+    assert largest_difference(model, named) == 0
+    copied = copy.deepcopy(optimizer)
+    assert copied.param_groups[0]["lr"] == optimizer.param_groups[0]["lr"]
+
+
+def test_repr_shows_the_formula_and_the_bytes() -> None:
+    model = network(torch.float32)
+    shown = repr(slalom.AdamW(model.named_parameters(), lr=3e-4))
+    count = sum(p.numel() for p in model.parameters())
+    assert "m ← 0.9 m + 0.1 g" in shown
+    assert f"{8 * count:,} bytes for {count:,} parameters" in shown
+    assert "lr 0.0003" in shown

@@ -1,0 +1,163 @@
+"""Recipes as data: written down, read back, refused; parts combined in ways nobody named."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from networks import network, train
+
+import slalom
+from slalom import Recipe, parts
+from slalom.errors import UsageError
+from slalom.named import stub
+
+P = parts
+
+
+def test_the_type_stub_is_up_to_date() -> None:
+    assert Path(slalom.__file__).with_suffix(".pyi").read_text() == stub(), "run: python -m slalom.named"
+
+
+def test_toml_reads_like_the_recipe() -> None:
+    recipe = Recipe(
+        momentum=P.Ema(0.9), scale=P.SecondMoment(0.99, eps=P.Atan2()), regularize=P.Decoupled(0.1), step=3e-4
+    )
+    written = recipe.to_toml()
+    assert '[momentum]\npart = "ema"\nbeta = 0.9' in written
+    assert '[scale.eps]\npart = "atan2"' in written
+    assert Recipe.from_toml(written) == recipe
+
+
+def test_toml_may_name_an_optimizer() -> None:
+    assert Recipe.from_toml('recipe = "adamw"\nlr = 0.01\nbetas = [0.8, 0.9]') == slalom.recipes.method("adamw").recipe(
+        lr=0.01, betas=(0.8, 0.9)
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("lr = ", "no valid TOML"),
+        ('recipe = "adamv"', "Did you mean"),
+        ('recipe = "adamw"\nlearning = 1', "has no argument"),
+        ('[momentun]\npart = "ema"', "Did you mean momentum"),
+        ('[momentum]\npart = "emma"', "Did you mean ema"),
+        ('[momentum]\npart = "ema"\nbta = 0.9', "Did you mean beta"),
+        ('[momentum]\npart = "ema"\nbeta = 1.5', r"beta must be in \[0, 1\)"),
+        ('[momentum]\npart = "sign"', "answers geometry"),
+    ],
+)
+def test_bad_recipe_files_are_refused_with_a_sentence(text: str, sentence: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=sentence):
+        Recipe.from_toml(text)
+
+
+# Everything below is drawn at random: any combination that makes sense must run.
+GRADIENTS = st.sampled_from([None, P.L2(0.01), P.ClipNorm(1.0), (P.L2(0.01), P.ClipNorm(0.5, "tensor"))])
+MOMENTA = st.sampled_from(
+    [None, P.HeavyBall(0.9, nesterov=True), P.Ema(0.9), P.NesterovEma(), P.Interpolated(), P.Extrapolated()]
+)
+EPSILONS = st.sampled_from([1e-8, P.Inside(1e-12), P.Early(1e-8), P.Atan2()])
+SCALES = st.one_of(
+    st.sampled_from([None, P.MaxNorm(), P.Belief(eps=1e-8), P.Factored(), P.Rectified()]),
+    EPSILONS.map(lambda eps: P.SecondMoment(0.99, eps)),
+    EPSILONS.map(lambda eps: P.SecondMoment(0.99, eps, amsgrad="post")),
+    EPSILONS.map(lambda eps: P.Accumulated(eps=eps)),
+    EPSILONS.map(lambda eps: P.CenteredMoment(0.9, eps)),
+)
+GUARDS = st.sampled_from([None, P.TrustRatio(), P.ClipUpdate(), P.Cautious(), (P.Cautious(), P.TrustRatio())])
+DECAYS = st.sampled_from([None, P.Decoupled(0.1), P.ProximalDecay(0.1), P.L1(1e-3), (P.Decoupled(0.1), P.L1(1e-3))])
+STEPS = st.sampled_from([1e-3, P.Decaying(1e-3, 0.1), P.Relative(), P.Prodigy()])
+ORDERS = st.sampled_from(
+    [
+        slalom.recipes.ORDER,
+        slalom.recipes.adaptive.SCALE_FIRST,
+        slalom.recipes.structured.DECAY_INSIDE,
+    ]
+)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(GRADIENTS, MOMENTA, SCALES, GUARDS, DECAYS, STEPS, ORDERS, st.booleans(), st.booleans())
+def test_any_sensible_combination_runs_prints_and_survives_toml(  # noqa: PLR0913
+    gradient: object, momentum: object, scale: object, guard: object, decay: object, step: object,
+    order: tuple[str, ...], lazy: bool, averaged: bool,
+) -> None:  # fmt: skip
+    recipe = Recipe(
+        gradient=gradient, momentum=momentum, scale=scale, guard=guard, regularize=decay, step=step,  # type: ignore[arg-type]
+        form=P.FTRL() if lazy else P.Greedy(), average=P.ScheduleFree() if averaged else None, order=order,  # type: ignore[arg-type]
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = network()
+    if lazy and isinstance(getattr(scale, "eps", None), P.Atan2) and order != slalom.recipes.adaptive.SCALE_FIRST:
+        with pytest.raises(ValueError, match="FTRL needs the metric itself"):
+            train(model, recipe.build(model), 1)
+        return
+    assert Recipe.from_toml(recipe.to_toml()) == recipe
+    losses = train(model, recipe.build(model), 4)
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+    assert len(set(losses)) == 4
+    assert "w ←" in slalom.describe.describe_recipe(recipe)  # type: ignore[attr-defined]
+
+
+PENALTY_FREE_SCALES = [P.SecondMoment(0.9), P.Accumulated(), P.MaxNorm(), P.SecondMoment(0.9, amsgrad="post"), None]
+
+
+@pytest.mark.parametrize(
+    ("scale", "momentum"), list(itertools.product(PENALTY_FREE_SCALES, [None, P.Ema(0.9), P.HeavyBall(0.5)])), ids=str
+)
+def test_lazy_equals_greedy_without_penalties(scale: object, momentum: object) -> None:
+    ends = []
+    for form in (P.Greedy(), P.FTRL()):
+        torch.manual_seed(0)
+        model = network()
+        recipe = Recipe(momentum=momentum, scale=scale, form=form, step=1e-2)  # type: ignore[arg-type]
+        train(model, recipe.build(model), 50)
+        ends.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    torch.testing.assert_close(ends[0], ends[1], rtol=0, atol=1e-10)
+
+
+def test_a_neutral_setting_gives_the_same_bits() -> None:
+    ends = []
+    for recipe in (
+        Recipe(momentum=P.Ema(0.9), scale=P.SecondMoment()),
+        Recipe(momentum=P.Ema(0.9), scale=P.SecondMoment(), gradient=P.ClipNorm(1e30)),
+        Recipe(momentum=P.Delayed(P.Ema(0.9), 0), scale=P.SecondMoment(), step=P.Hold(P.Fixed(1e-3), 0)),
+        Recipe(geometry=P.Sum(Recipe(momentum=P.Ema(0.9), scale=P.SecondMoment()), Recipe(), weight=0.0)),
+    ):
+        torch.manual_seed(0)
+        model = network()
+        train(model, recipe.build(model), 5)
+        ends.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    for end in ends[1:]:
+        assert torch.equal(ends[0], end)
+
+
+def test_a_graft_has_one_recipes_direction_and_the_others_length() -> None:
+    adam = Recipe(momentum=P.Ema(0.9), scale=P.SecondMoment())
+    w = torch.nn.Parameter(torch.zeros(3, 2, dtype=torch.float64))
+    optimizer = Recipe(geometry=P.Graft(direction=adam, magnitude=Recipe()), step=1.0).build([w])
+    for _ in range(3):
+        before = w.detach().clone()
+        w.grad = torch.randn(3, 2, dtype=torch.float64)
+        optimizer.step()
+        moved = w.detach() - before
+        torch.testing.assert_close(moved.norm(), w.grad.norm())
+    assert set(optimizer.state[w]) == {"step", "direction.ema.m", "direction.second_moment.v"}
+
+
+def test_a_guard_never_renames_state() -> None:
+    plain = Recipe(momentum=P.Ema(), scale=P.SecondMoment())
+    guarded = Recipe(momentum=P.Delayed(P.Ema()), scale=P.Rectified(P.SecondMoment()), guard=P.Cautious())
+    keys = []
+    for recipe in (plain, guarded):
+        w = torch.nn.Parameter(torch.ones(2))
+        optimizer = recipe.build([w])
+        optimizer.init_state()
+        keys.append(set(optimizer.state[w]))
+    assert keys[0] == keys[1]

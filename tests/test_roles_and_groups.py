@@ -1,0 +1,141 @@
+"""Who plays which role, who is decayed, who learns how fast."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from networks import quietly
+from torch import nn
+
+import slalom
+from slalom import assign_roles, param_groups
+from slalom.errors import UsageError
+
+
+class Gpt(nn.Module):
+    """A tiny language model with a tied head and a parameter of no known layer."""
+
+    def __init__(self, *, tied: bool = False) -> None:
+        super().__init__()
+        self.tokens = nn.Embedding(11, 8)
+        self.blocks = nn.ModuleList(
+            nn.ModuleDict({"norm": nn.LayerNorm(8), "up": nn.Linear(8, 16), "down": nn.Linear(16, 8)}) for _ in range(2)
+        )
+        self.patch = nn.Conv1d(8, 8, 3)
+        self.gain = nn.Parameter(torch.tensor(1.0))
+        self.lm_head = nn.Linear(8, 11, bias=False)
+        if tied:
+            self.lm_head.weight = self.tokens.weight
+
+
+def roles(model: nn.Module) -> dict[str, str]:
+    return {entry.name: entry.role for entry in assign_roles(model)}
+
+
+def test_roles_come_from_the_types_of_modules() -> None:
+    found = roles(Gpt())
+    assert found["tokens.weight"] == "embedding"
+    assert found["blocks.0.up.weight"] == "matrix"
+    assert found["blocks.0.up.bias"] == "vector"
+    assert found["blocks.1.norm.weight"] == "vector"
+    assert found["patch.weight"] == "convolution"
+    assert found["gain"] == "scalar"
+    assert found["lm_head.weight"] == "head"
+
+
+def test_a_tied_head_is_an_embedding_and_frozen_parameters_have_no_role() -> None:
+    model = Gpt(tied=True)
+    model.gain.requires_grad_(False)
+    found = roles(model)
+    assert found["tokens.weight"] == "embedding"
+    assert "gain" not in found
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, on importing its compiler
+def test_wrappers_are_looked_through() -> None:
+    model = Gpt()
+    assert roles(nn.DataParallel(model)) == roles(model)
+    assert roles(torch.compile(model)) == roles(model)  # type: ignore[arg-type]
+
+
+def test_roles_can_be_set_by_pattern_and_mistakes_are_named() -> None:
+    found = {entry.name: entry.role for entry in assign_roles(Gpt(), {"blocks.*.down.weight": "vector"})}
+    assert found["blocks.1.down.weight"] == "vector"
+    with pytest.raises(UsageError, match="matrix"):
+        assign_roles(Gpt(), {"*": "matrx"})  # type: ignore[dict-item]
+    with pytest.raises(UsageError, match="no parameter"):
+        assign_roles(Gpt(), {"nothing": "matrix"})
+
+
+def test_muon_takes_the_hidden_matrices_and_adamw_the_rest() -> None:
+    model = Gpt()
+    optimizer = slalom.create("muon", model, lr=0.02)
+    for group in optimizer.param_groups:
+        for name, parameter in zip(group["param_names"], group["params"], strict=True):
+            keys = set(optimizer.schema(group, parameter))
+            if name in ("patch.weight", "blocks.0.up.weight", "blocks.1.down.weight"):
+                assert keys == {"ema.m"}, name
+            elif "blocks" not in name or "weight" not in name:
+                assert keys == {"ema.m", "second_moment.v"}, name
+    shown = repr(optimizer)
+    assert "polar(u)" in shown
+    assert "embedding" in shown
+
+
+def test_bare_parameters_are_sorted_by_shape_with_a_warning() -> None:
+    with pytest.warns(UserWarning, match="guessed from shapes"):
+        slalom.Muon(Gpt().parameters())
+    optimizer = quietly(lambda: slalom.Muon(Gpt().parameters()))
+    assert {group["role"] for group in optimizer.param_groups} == {"matrix", "vector", "convolution", "scalar"}
+
+
+def test_a_checkpoint_of_other_roles_is_refused() -> None:
+    a = [torch.nn.Parameter(torch.ones(2, 2)), torch.nn.Parameter(torch.ones(2, 2))]
+    one = slalom.Muon([{"params": a[:1], "role": "matrix"}, {"params": a[1:], "role": "head"}])
+    other = slalom.Muon([{"params": a[:1], "role": "head"}, {"params": a[1:], "role": "matrix"}])
+    with pytest.raises(ValueError, match="sorted differently"):
+        other.load_state_dict(one.state_dict())
+
+
+def decays(groups: list[dict[str, object]]) -> dict[str, float]:
+    return {name: group["weight_decay"] for group in groups for name, _ in group["params"]}  # type: ignore[attr-defined, misc]
+
+
+def test_biases_norms_and_embeddings_are_not_decayed() -> None:
+    found = decays(param_groups(Gpt(), weight_decay=0.1))
+    assert {name for name, decay in found.items() if decay == 0} == {
+        "tokens.weight", "gain", "patch.bias",
+        *(f"blocks.{i}.{part}" for i in range(2) for part in ("norm.weight", "norm.bias", "up.bias", "down.bias")),
+    }  # fmt: skip
+
+
+def test_layer_decay_sets_real_rates() -> None:
+    groups = param_groups(Gpt(), lr=1.0, layer_decay=0.5)
+    rates = {name: group["lr"] for group in groups for name, _ in group["params"]}
+    assert rates["lm_head.weight"] == 1.0
+    assert rates["blocks.1.up.weight"] == 0.5
+    assert rates["blocks.0.up.weight"] == 0.25
+    assert rates["tokens.weight"] == 0.125
+    slalom.AdamW(groups, lr=9.0)
+    torch.optim.AdamW([{**group, "params": [p for _, p in group["params"]]} for group in groups])
+
+
+def test_overrides_win_and_must_match() -> None:
+    groups = param_groups(Gpt(), 0.1, overrides={"lm_head.*": {"lr": 7.0, "weight_decay": 0.0}})
+    (head,) = [group for group in groups if group.get("lr") == 7.0]
+    assert [name for name, _ in head["params"]] == ["lm_head.weight"]
+    with pytest.raises(UsageError, match="lm_head"):
+        param_groups(Gpt(), overrides={"lm_haed.weight": {"lr": 1.0}})
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"layer_decay": 0.5}, "needs the base rate"),
+        ({"lr": 1.0, "layer_decay": 1.5}, r"\(0, 1\]"),
+        ({"weight_decay": -1}, "0 or more"),
+    ],
+)
+def test_bad_settings_are_refused(settings: dict[str, float], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        param_groups(Gpt(), **settings)  # type: ignore[arg-type]
