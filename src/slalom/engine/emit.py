@@ -1,0 +1,459 @@
+"""From a plan to C: one function per stage over all tensors, one per section over what is small.
+
+All functions of a kernel share one signature, so that a single table of pointers serves them:
+
+    long long T[tensors][width]   per tensor: addresses of w, g and every state, then rows, columns, elements, ...
+    double    H[tensors or 1][]   values known on the host; one row if all tensors share them
+    double    S[tensors][]        values per tensor, and reductions once they are complete
+    double    V[...]              values per row and column, at offsets that the table gives
+
+A tensor is cut into chunks whose borders depend on its shape alone. Each chunk leaves partial sums, which are added
+up in the order of chunks: the result does not depend on how many threads there were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from slalom.algebra import ELEMENT, SCALAR, Expr
+from slalom.engine.plan import Operand, Plan, Stage, array_name, is_small, on_host
+from slalom.engine.program import walk
+
+# Elements per chunk: small enough to balance two threads on one layer, large enough to forget the bookkeeping.
+CHUNK: Final = 16384
+# Most chunks that a matrix is cut into where columns are reduced: each leaves a row of partial sums.
+MOST_CHUNKS: Final = 64
+
+_TEMPLATE: Final = {
+    "add": "({0} + {1})",
+    "sub": "({0} - {1})",
+    "mul": "({0} * {1})",
+    "div": "({0} / {1})",
+    "neg": "(-{0})",
+    "lt": "({0} < {1})",
+    "le": "({0} <= {1})",
+    "gt": "({0} > {1})",
+    "ge": "({0} >= {1})",
+    "and": "({0} & {1})",
+    "where": "({0} ? {1} : {2})",
+    "lerp": "({0} + {2} * ({1} - {0}))",
+    "maximum": "sl_max{t}({0}, {1})",
+    "minimum": "sl_min{t}({0}, {1})",
+    "sign": "sl_sign{t}({0})",
+    "sqrt": "sqrt{t}({0})",
+    "abs": "fabs{t}({0})",
+    "exp": "exp{t}({0})",
+    "log": "log{t}({0})",
+    "tanh": "tanh{t}({0})",
+    "pow": "pow{t}({0}, {1})",
+    "mod": "sl_mod{t}({0}, {1})",
+    "atan2": "sl_atan2{t}({0}, {1})",
+}
+
+PREAMBLE: Final = r"""
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+/* nan wins, as in torch */
+static inline float sl_maxf(float a, float b) { return (a > b || a != a) ? a : b; }
+static inline float sl_minf(float a, float b) { return (a < b || a != a) ? a : b; }
+static inline double sl_max(double a, double b) { return (a > b || a != a) ? a : b; }
+static inline double sl_min(double a, double b) { return (a < b || a != a) ? a : b; }
+static inline float sl_signf(float a) { return (float)((a > 0.0f) - (a < 0.0f)); }
+static inline double sl_sign(double a) { return (double)((a > 0.0) - (a < 0.0)); }
+static inline float sl_modf(float a, float b) { return a - b * floorf(a / b); }
+static inline double sl_mod(double a, double b) { return a - b * floor(a / b); }
+static inline double sl_atan2(double y, double x) { return atan2(y, x); }
+
+/* Without branches, so that it vectorises: reduce to [0, tan(pi/8)], odd polynomial, unfold. Error below 3e-7. */
+static inline float sl_atan2f(float y, float x) {
+    float ax = fabsf(x), ay = fabsf(y);
+    float big = ax > ay ? ax : ay, small = ax > ay ? ay : ax;
+    float r = big == 0.0f ? 0.0f : (big == small ? 1.0f : small / big);
+    float upper = r > 0.41421356f ? 1.0f : 0.0f;
+    float z = upper != 0.0f ? (r - 1.0f) / (r + 1.0f) : r;
+    float q = z * z;
+    float p = (((8.05374449538e-2f * q - 1.38776856032e-1f) * q + 1.99777106478e-1f) * q - 3.33329491539e-1f) * q * z + z;
+    float angle = p + (upper != 0.0f ? 0.785398163397f : 0.0f);
+    angle = ay > ax ? 1.57079632679f - angle : angle;
+    angle = (x < 0.0f || (x == 0.0f && 1.0f / x < 0.0f)) ? 3.14159265359f - angle : angle;
+    angle = (x != x || y != y) ? x + y : angle;
+    return copysignf(angle, y);
+}
+
+static inline float sl_from_bf16(uint16_t h) {
+    uint32_t bits = (uint32_t)h << 16; float f; memcpy(&f, &bits, 4); return f;
+}
+static inline uint16_t sl_to_bf16(float f) {
+    uint32_t bits; memcpy(&bits, &f, 4);
+    uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+    return (uint16_t)(f != f ? 0x7fc0u : rounded);
+}
+"""
+
+_STORAGE: Final = {
+    "float32": ("float", "{0}", "{0}"),
+    "bfloat16": ("uint16_t", "sl_from_bf16({0})", "sl_to_bf16({0})"),
+    "float16": ("_Float16", "(float){0}", "(_Float16){0}"),
+}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where everything lies in the tables that a kernel is called with.
+
+    Attributes:
+        arrays: addresses in a tensor's row of the table, in order: "w", "g", then state keys.
+        host: columns of the host table, by identity of the node.
+        scalars: columns of the scalar table, by identity of the node.
+        vectors: values per row or column, by identity of the node, with their dims, in order.
+        partials: for each stage, how many partial sums per chunk are per tensor.
+    """
+
+    arrays: tuple[str, ...]
+    host: dict[int, int]
+    scalars: dict[int, int]
+    vectors: dict[int, tuple[int, Expr]]
+    partials: tuple[int, ...]
+
+    @property
+    def width(self) -> int:
+        """Length of a tensor's row: addresses, rows, columns, elements, an offset per vector, its step count's address."""
+        return len(self.arrays) + 4 + len(self.vectors)
+
+
+def lay_out(plan: Plan) -> Layout:
+    """Give every value of a plan its place."""
+    every = [node for stage in plan.stages for node in (*stage.values, *stage.reductions)]
+    roots: list[Operand] = [*plan.all_small(), *every, *plan.writes.values(), plan.result]
+    nodes = list(walk([node for node in roots if isinstance(node, Expr)]))
+    device_users = [node for node in nodes if not on_host(node)] + [
+        node for node in nodes if "label" in node.attrs  # what crosses is computed from device values
+    ]
+    used = [arg for node in device_users for arg in node.args if isinstance(arg, Expr) and on_host(arg)]
+    used += [value for value in (*plan.writes.values(), plan.result) if isinstance(value, Expr) and on_host(value)]
+    used += [v for stage in plan.stages for v in stage.stores.values() if isinstance(v, Expr) and on_host(v)]
+    host = {key: place for place, key in enumerate(dict.fromkeys(id(node) for node in used))}
+    reductions = [node for stage in plan.stages for node in stage.reductions]
+    kept = [*plan.all_small(), *reductions]
+    scalars = [node for node in kept if node.dims == SCALAR]
+    vectors = [node for node in kept if node.dims not in (SCALAR, ELEMENT)]
+    arrays = ["w", "g", *(key for key, slot in plan.states.items() if slot.scope == "tensor")]
+    return Layout(
+        arrays=tuple(arrays),
+        host=host,
+        scalars={id(node): place for place, node in enumerate(scalars)},
+        vectors={id(node): (place, node) for place, node in enumerate(vectors)},
+        partials=tuple(sum(r.dims == SCALAR for r in stage.reductions) for stage in plan.stages),
+    )
+
+
+class _Emitter:
+    def __init__(self, plan: Plan, dtype: str) -> None:
+        self.plan = plan
+        self.at = lay_out(plan)
+        self.dtype = dtype
+        self.flat = not plan.two_dimensional
+
+    def source(self) -> str:
+        parts = [PREAMBLE]
+        parts += [self.stage(stage) for stage in self.plan.stages]
+        parts += [self.section(index) for index in range(len(self.plan.small))]
+        parts.append(self.tick())
+        return "\n".join(parts)
+
+    # --- how a value is spelled ------------------------------------------------------------------
+
+    def number(self, value: float, t: str) -> str:
+        if value != value:
+            return f"(float){'NAN'}" if t else "(double)NAN"
+        if value in (float("inf"), float("-inf")):
+            return ("-" if value < 0 else "") + "INFINITY"
+        return repr(float(value)) + ("f" if t else "")
+
+    def spell(self, node: Operand, local: dict[int, str], t: str) -> str:
+        """Spell an operand: a number, a local variable, a host value, a value per tensor, row or column."""
+        if not isinstance(node, Expr):
+            return self.number(node, t)
+        if id(node) in local:
+            return local[id(node)]
+        if id(node) in self.at.host:
+            return f"h{self.at.host[id(node)]}"
+        if id(node) in self.at.scalars:
+            return f"s{self.at.scalars[id(node)]}"
+        raise AssertionError(f"{node} has no place")
+
+    def operation(self, node: Expr, local: dict[int, str], t: str) -> str:
+        spelled = [self.spell(arg, local, t) for arg in node.args]
+        return _TEMPLATE[node.op].format(*spelled, t=t)
+
+    def address(self, name: str) -> str:
+        return f"t[{self.at.arrays.index(name)}]"
+
+    # --- a stage ---------------------------------------------------------------------------------
+
+    def stage(self, stage: Stage) -> str:
+        scalars = [r for r in stage.reductions if r.dims == SCALAR]
+        rows = [r for r in stage.reductions if r.dims == ("m", "1")]
+        columns = [r for r in stage.reductions if r.dims == ("1", "n")]
+        used = self._used(stage)
+        lines = [
+            f"void stage{stage.index}(const int64_t *T, const double *H, int64_t hs, double *S, double *V, "
+            "const int64_t *C, int64_t chunks, double *P, double *Q, int threads) {",
+            "#pragma omp parallel for num_threads(threads) schedule(static) if (chunks > 1)",
+            "for (int64_t c = 0; c < chunks; c++) {",
+            "  const int64_t tensor = C[4 * c], first = C[4 * c + 1], count = C[4 * c + 2];",
+            f"  const int64_t *t = T + tensor * {self.at.width};",
+        ]
+        local: dict[int, str] = {}
+        lines += self._uniform(used, local)
+        n = len(self.at.arrays)
+        lines += [f"  double a{place} = {_start(r)};" for place, r in enumerate(scalars)]
+        if self.flat:
+            lines += [f"  {line}" for line in self._arrays(stage, "first")]
+            lines += self._simd(scalars)
+            lines.append("  for (int64_t j = 0; j < count; j++) {")
+            lines += self._body(stage, used, local, "j")
+            lines.append("  }")
+        else:
+            lines += [f"  const int64_t columns = t[{n + 1}];"]
+            lines += [f"  double *q{k} = Q + C[4 * c + 3] + {k} * columns;" for k in range(len(columns))]
+            lines += [
+                f"  for (int64_t j = 0; j < columns; j++) q{k}[j] = {_start(r)};" for k, r in enumerate(columns)
+            ]
+            lines += [f"  double *v{p} = V + t[{n + 3 + p}];" for p, _ in self.at.vectors.values()]
+            lines.append("  for (int64_t i = first; i < first + count; i++) {")
+            for node in used:
+                if id(node) in self.at.vectors and node.dims == ("m", "1"):
+                    lines.append(f"    const float r{self.at.vectors[id(node)][0]} = (float)v{self.at.vectors[id(node)][0]}[i];")
+                    local[id(node)] = f"r{self.at.vectors[id(node)][0]}"
+                elif node.op == "state" and node.dims == ("m", "1"):
+                    place = self.at.arrays.index(array_name(node))
+                    lines.append(f"    const float x{place} = ((const float *)t[{place}])[i];")
+                    local[id(node)] = f"x{place}"
+            lines += [f"    {line}" for line in self._arrays(stage, "i * columns")]
+            lines += [f"    double b{k} = {_start(r)};" for k, r in enumerate(rows)]
+            lines += self._simd([*scalars, *rows])
+            lines.append("    for (int64_t j = 0; j < columns; j++) {")
+            lines += self._body(stage, used, local, "j")
+            lines.append("    }")
+            lines += [f"    v{self.at.vectors[id(r)][0]}[i] = b{k};" for k, r in enumerate(rows)]
+            lines.append("  }")
+        lines += [f"  P[c * {len(scalars)} + {place}] = a{place};" for place in range(len(scalars))]
+        lines += ["}", *self._combine(stage, scalars, columns), "}"]
+        return "\n".join(lines)
+
+    def _used(self, stage: Stage) -> list[Expr]:
+        roots: list[Operand] = [*stage.values, *(r.args[0] for r in stage.reductions), *stage.stores.values()]
+        direct = [arg for node in stage.values for arg in node.args] + roots
+        return list(dict.fromkeys(node for node in direct if isinstance(node, Expr)))
+
+    def _uniform(self, used: Iterable[Expr], local: dict[int, str]) -> list[str]:
+        """Load once per chunk what all its elements share."""
+        lines = ["  const double *h = H + tensor * hs;", "  const double *s = S + tensor * %d;" % len(self.at.scalars)]
+        for node in used:
+            if id(node) in self.at.host:
+                place = self.at.host[id(node)]
+                lines.append(f"  const float h{place} = (float)h[{place}];")
+            elif id(node) in self.at.scalars:
+                place = self.at.scalars[id(node)]
+                lines.append(f"  const float s{place} = (float)s[{place}];")
+            elif node.op == "state" and node.dims == SCALAR:
+                place = self.at.arrays.index(array_name(node))
+                lines.append(f"  const float x{place} = ((const float *)t[{place}])[0];")
+                local[id(node)] = f"x{place}"
+        return [*lines, "  (void)h; (void)s;"]
+
+    def _arrays(self, stage: Stage, offset: str) -> list[str]:
+        ctype = _STORAGE[self.dtype][0]
+        lines = []
+        for name in dict.fromkeys([*stage.loads, *stage.stores]):
+            kind = ctype if name in ("w", "g") else "float"
+            const = "" if name in stage.stores else "const "
+            place = self.at.arrays.index(name)
+            lines.append(f"{const}{kind} *restrict p{place} = ({const}{kind} *){self.address(name)} + {offset};")
+        return lines
+
+    def _simd(self, reductions: list[Expr]) -> list[str]:
+        names = []
+        counts = {"a": 0, "b": 0}
+        for r in reductions:
+            letter = "b" if r.dims == ("m", "1") else "a"
+            if r.op == "total":
+                names.append(f"{letter}{counts[letter]}")
+            counts[letter] += 1
+        if any(r.op != "total" for r in reductions):
+            return []  # a maximum that must keep nan is left to the compiler
+        return [f"#pragma omp simd reduction(+:{', '.join(names)})" if names else "#pragma GCC ivdep"]
+
+    def _body(self, stage: Stage, used: Iterable[Expr], outer: dict[int, str], j: str) -> list[str]:
+        load, store = _STORAGE[self.dtype][1:]
+        local = dict(outer)
+        lines = []
+        loaded: dict[str, str] = {}
+        for name in stage.loads:
+            place = self.at.arrays.index(name)
+            value = f"p{place}[{j}]"
+            lines.append(f"      const float x{place} = {load.format(value) if name in ('w', 'g') else value};")
+            loaded[name] = f"x{place}"
+        for node in walk([*stage.values, *(r.args[0] for r in stage.reductions), *stage.stores.values()]):
+            if node.op in ("input", "state") and node.dims == ELEMENT and array_name(node) in loaded:
+                local[id(node)] = loaded[array_name(node)]
+        for key, name in stage.reread.items():
+            local[key] = loaded[name]
+        for node in used:
+            if node.dims == ("1", "n") and id(node) not in local:
+                if id(node) in self.at.vectors:
+                    local[id(node)] = f"(float)v{self.at.vectors[id(node)][0]}[{j}]"
+                elif node.op == "state":
+                    local[id(node)] = f"((const float *){self.address(array_name(node))})[{j}]"
+        for place, node in enumerate(stage.values):
+            boolean = node.op in ("lt", "le", "gt", "ge", "and")
+            lines.append(f"      const {'int' if boolean else 'float'} e{place} = {self.operation(node, local, 'f')};")
+            local[id(node)] = f"e{place}"
+        counts = {"a": 0, "b": 0, "q": 0}
+        for r in stage.reductions:
+            letter = {SCALAR: "a", ("m", "1"): "b"}.get(r.dims, "q")
+            target = f"{letter}{counts[letter]}" + (f"[{j}]" if letter == "q" else "")
+            value = self.spell(r.args[0], local, "f")
+            lines.append(f"      {target} += {value};" if r.op == "total" else f"      {target} = sl_max({value}, {target});")
+            counts[letter] += 1
+        for name, value in stage.stores.items():
+            spelled = self.spell(value, local, "f")
+            place = self.at.arrays.index(name)
+            lines.append(f"      p{place}[{j}] = {store.format(spelled) if name in ('w', 'g') else spelled};")
+        return lines
+
+    def _combine(self, stage: Stage, scalars: list[Expr], columns: list[Expr]) -> list[str]:
+        """Add up the partial results in the order of chunks; one after the other, so that the order is fixed."""
+        if not scalars and not columns:
+            return ["(void)P; (void)Q; (void)V;"]
+        width, count = len(self.at.scalars), len(scalars)
+        n = len(self.at.arrays)
+        lines = ["int64_t previous = -1;", "for (int64_t c = 0; c < chunks; c++) {", "  const int64_t tensor = C[4 * c];"]
+        lines += [f"  const int64_t *t = T + tensor * {self.at.width};", "  const int fresh = tensor != previous;"]
+        for k, r in enumerate(scalars):
+            slot = f"S[tensor * {width} + {self.at.scalars[id(r)]}]"
+            joined = f"{slot} + P[c * {count} + {k}]" if r.op == "total" else f"sl_max({slot}, P[c * {count} + {k}])"
+            lines.append(f"  {slot} = fresh ? P[c * {count} + {k}] : {joined};")
+        for k, r in enumerate(columns):
+            place = self.at.vectors[id(r)][0]
+            lines += [
+                f"  {{ double *v = V + t[{n + 3 + place}]; const int64_t columns = t[{n + 1}];",
+                f"    const double *q = Q + C[4 * c + 3] + {k} * columns;",
+                f"    for (int64_t j = 0; j < columns; j++) v[j] = fresh ? q[j] : "
+                f"{'v[j] + q[j]' if r.op == 'total' else 'sl_max(v[j], q[j])'}; }}",
+            ]
+        return [*lines, "  previous = tensor; (void)t;", "}", "(void)Q; (void)P; (void)V;"]
+
+    def tick(self) -> str:
+        """Count a step for every tensor, and say whether all counts are equal."""
+        return f"""int tick(const int64_t *T, int64_t tensors, double *out) {{
+  int equal = 1;
+  for (int64_t k = 0; k < tensors; k++) {{
+    float *step = (float *)T[k * {self.at.width} + {self.at.width - 1}];
+    out[k] = (*step += 1.0f);
+    equal &= out[k] == out[0];
+  }}
+  return equal;
+}}"""
+
+    # --- a section -------------------------------------------------------------------------------
+
+    def section(self, index: int) -> str:
+        nodes = self.plan.small[index]
+        final = index == len(self.plan.small) - 1
+        n = len(self.at.arrays)
+        lines = [
+            f"void section{index}(const int64_t *T, const double *H, int64_t hs, double *S, double *V, "
+            "int64_t tensors, int threads) {",
+        ]
+        if not nodes and not (final and self._small_writes()):
+            return "\n".join([*lines, "(void)T; (void)H; (void)hs; (void)S; (void)V; (void)tensors; (void)threads;", "}"])
+        lines += [
+            "#pragma omp parallel for num_threads(threads) schedule(static) if (tensors > 64)",
+            "for (int64_t tensor = 0; tensor < tensors; tensor++) {",
+            f"  const int64_t *t = T + tensor * {self.at.width};",
+            "  const double *h = H + tensor * hs;",
+            f"  double *s = S + tensor * {len(self.at.scalars)};",
+            f"  const int64_t rows = t[{n}], columns = t[{n + 1}];",
+            "  (void)h; (void)s; (void)rows; (void)columns;",
+        ]
+        lines += [f"  double *v{p} = V + t[{n + 3 + p}]; (void)v{p};" for p, _ in self.at.vectors.values()]
+        for node in nodes:
+            lines += self._small_value(node)
+        if final:
+            for key, value in self._small_writes():
+                lines += self._small_store(key, value)
+        return "\n".join([*lines, "}", "}"])
+
+    def _small_writes(self) -> list[tuple[str, Operand]]:
+        return [(key, value) for key, value in self.plan.writes.items() if self.plan.states[key].scope == "tensor"]
+
+    def _small_operand(self, node: Operand, k: str) -> str:
+        """Spell a value in a section: everything is read from the tables, in double precision."""
+        if not isinstance(node, Expr):
+            return self.number(node, "")
+        if id(node) in self.at.host:
+            return f"h[{self.at.host[id(node)]}]"
+        if id(node) in self.at.scalars:
+            return f"s[{self.at.scalars[id(node)]}]"
+        if id(node) in self.at.vectors:
+            return f"v{self.at.vectors[id(node)][0]}[{k}]"
+        assert node.op == "state", node
+        place = "0" if node.dims == SCALAR else k
+        return f"(double)((const float *){self.address(array_name(node))})[{place}]"
+
+    def _small_value(self, node: Expr) -> list[str]:
+        def spelled(k: str) -> str:
+            args = [self._small_operand(arg, k) for arg in node.args]
+            return _TEMPLATE[node.op].format(*args, t="")
+
+        if node.op in ("total", "largest"):
+            arg = node.args[0]
+            assert isinstance(arg, Expr)
+            length = "rows" if arg.dims == ("m", "1") else "columns"
+            value = self._small_operand(arg, "k")
+            joined = f"a + {value}" if node.op == "total" else f"sl_max({value}, a)"
+            slot = f"s[{self.at.scalars[id(node)]}]"
+            return [f"  {{ double a = {_start(node)}; for (int64_t k = 0; k < {length}; k++) a = {joined}; {slot} = a; }}"]
+        if node.dims == SCALAR:
+            return [f"  s[{self.at.scalars[id(node)]}] = {spelled('0')};"]
+        length = "rows" if node.dims == ("m", "1") else "columns"
+        place = self.at.vectors[id(node)][0]
+        return [f"  for (int64_t k = 0; k < {length}; k++) v{place}[k] = {spelled('k')};"]
+
+    def _small_store(self, key: str, value: Operand) -> list[str]:
+        slot = self.plan.states[key]
+        target = f"((float *){self.address(key)})"
+        if slot.dims == SCALAR:
+            return [f"  {target}[0] = (float){self._small_operand(value, '0')};"]
+        length = "rows" if slot.dims == ("m", "1") else "columns"
+        return [f"  for (int64_t k = 0; k < {length}; k++) {target}[k] = (float){self._small_operand(value, 'k')};"]
+
+
+def _start(reduction: Expr) -> str:
+    return "0.0" if reduction.op == "total" else "-INFINITY"
+
+
+def emit(plan: Plan, dtype: str) -> str:
+    """Return C for a plan whose parameters have this dtype: "float32", "bfloat16" or "float16"."""
+    return _Emitter(plan, dtype).source()
+
+
+def supports(plan: Plan) -> str | None:
+    """Return why a plan cannot be emitted, None if it can."""
+    nodes = [*plan.all_small(), *(value for stage in plan.stages for value in stage.values)]
+    for node in nodes:
+        if node.op not in _TEMPLATE and node.op not in ("total", "largest"):
+            return f"the operation {node.op}"
+    for stage in plan.stages:
+        if any(r.op == "largest" and r.dims != SCALAR for r in stage.reductions):
+            return "a maximum per row or column"
+    return None
+
+
+__all__ = ["CHUNK", "MOST_CHUNKS", "Layout", "emit", "is_small", "lay_out", "supports"]

@@ -1,0 +1,118 @@
+"""The results on a terminal: readable at 80 columns, and without colour."""
+
+from __future__ import annotations
+
+import math
+
+from rich import box
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from slalom.race.results import Results, answer, caveat, question
+from slalom.race.scoring import Board, Place, Row
+
+EDGE = {1: "^", 0: "", -1: "v"}
+
+
+def show(results: Results, console: Console) -> None:
+    """Print the answer, a table for each workload, and the rules."""
+    console.print()
+    console.print(Text(question(results), style="bold"))
+    console.print(Text(answer(results)))
+    console.print(Text(caveat(results), style="dim"))
+    for board in results.boards:
+        console.print()
+        console.print(_board(board))
+    if len(results.boards) > 1:
+        console.print()
+        console.print(_overall(results.places))
+    _failures(results, console)
+    marks = "~ not beaten by the leader on every seed   ^ v best lr at the end of its grid"
+    console.print(Text(marks, style="dim"))
+
+
+def loss(value: float) -> str:
+    """Write a loss with four digits that line up."""
+    if not math.isfinite(value):
+        return "failed"
+    return f"{value:.4f}" if value < 100 else f"{value:.3g}"
+
+
+def to_target(row: Row) -> str:
+    """Write the steps to target."""
+    if row.steps is None:
+        return ""
+    return f"{row.steps:.0f}" if math.isfinite(row.steps) else "never"
+
+
+def rank(row: Row) -> str:
+    """Write a rank, with a mark for those level with the leader; who did not finish has none."""
+    if not math.isfinite(row.loss):
+        return "–"
+    return f"{row.rank:g}" + ("~" if row.level and row.rank > 1 else "")
+
+
+def _board(board: Board) -> Table:
+    course = board.course
+    target = f", target {course.target:g}" if course.target is not None else ""
+    title = Text.assemble((course.name, "bold"), f"  {course.title}  ", (f"{course.steps} steps{target}", "dim"))
+    table = _table(title)
+    table.add_column("")
+    table.add_column("optimizer", overflow="fold", min_width=8)
+    table.add_column("best lr", justify="right")
+    table.add_column("loss", justify="right")
+    seeds = max(len(row.best.finals) for row in board.rows)
+    if seeds > 1:
+        table.add_column("±", justify="right")
+    metrics = list(dict.fromkeys(name for row in board.rows for name in row.metrics))[:1]
+    for name in metrics:
+        table.add_column(name, justify="right")
+    if course.target is not None:
+        table.add_column("to target", justify="right")
+    table.add_column("ms/step", justify="right")
+    failures = any(row.diverged or row.crashed for row in board.rows)
+    if failures:
+        table.add_column("failed", justify="right")
+    for row in board.rows:
+        cells = [rank(row), row.contestant, f"{row.best.lr:.3g}{EDGE[row.edge] or ' '}", loss(row.loss)]
+        if seeds > 1:
+            cells.append(f"{row.best.spread:.4f}" if math.isfinite(row.best.spread) else "")
+        cells += [f"{row.metrics[name]:.3f}" if name in row.metrics else "" for name in metrics]
+        if course.target is not None:
+            cells.append(to_target(row))
+        cells.append(f"{row.step_ms:.2f}" if math.isfinite(row.step_ms) else "")
+        if failures:
+            cells.append(str(row.diverged + row.crashed or ""))
+        table.add_row(*(Text(cell) for cell in cells), style="bold" if row.rank == 1 else None)
+    return table
+
+
+def _overall(places: tuple[Place, ...]) -> Table:
+    table = _table(Text.assemble(("overall", "bold"), "  mean over the workloads"))
+    table.add_column("optimizer", overflow="fold")
+    table.add_column("mean rank", justify="right")
+    table.add_column("wins", justify="right")
+    table.add_column("share of budget to target", justify="right")
+    for place in places:
+        share = f"{place.budget_share:.0%}" if place.budget_share is not None else ""
+        cells = (place.contestant, f"{place.mean_rank:.2f}", str(place.wins or ""), share)
+        table.add_row(*(Text(cell) for cell in cells))
+    return table
+
+
+def _table(title: Text) -> Table:
+    return Table(
+        title=title, title_justify="left", title_style="", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
+    )
+
+
+def _failures(results: Results, console: Console) -> None:
+    crashed = [failure for failure in results.failures if failure.outcome.status == "crashed"]
+    if not crashed:
+        return
+    console.print()
+    console.print(Text(f"{len(crashed)} trials crashed; the distinct errors:", style="bold"))
+    for reason in dict.fromkeys(failure.outcome.reason for failure in crashed):
+        console.print(Padding(Text(reason), (0, 0, 0, 2)))

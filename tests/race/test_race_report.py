@@ -1,0 +1,120 @@
+import math
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from slalom.race.contestant import Named
+from slalom.race.files import Entry
+from slalom.race.plan import Plan
+from slalom.race.records import Curve, Outcome
+from slalom.race.report import render, write
+from slalom.race.results import as_json, gather
+from slalom.race.trial import Trial
+from slalom.race.workloads.digits import DigitsMlp
+
+HOSTILE = '<script>alert("x")</script>'
+
+
+def results(title="A hill", labels=("adam", "sgd:momentum=0.9"), target=1.0, missing=0):
+    workload = DigitsMlp()
+    workload.title, workload.target, workload.steps = title, target, 20
+    contestants = tuple(Named(label, (0.1, 0.2), False, label, {"x": title}) for label in labels)
+    trials, outcomes = [], {}
+    for place, contestant in enumerate(contestants):
+        for lr in contestant.lrs:
+            for seed in (0, 1):
+                key = f"{contestant.label}/{lr}/{seed}"
+                trials.append(Trial(workload.name, None, contestant, lr, seed, 20, key))
+                losses = (3.0, 1.5 + place, 0.5 + place + lr + seed / 10)
+                axis = (0.0, 0.1, 0.2)
+                curve = Curve((0, 10, 20), (math.nan, 2.0, 1.0), {"loss": losses, "accuracy": (0.1,) * 3}, axis, axis)
+                outcomes[key] = Outcome("finished", 20, curve=curve, step_ms=1.0, environment={"python": "3"})
+    outcomes["adam/0.2/1"] = Outcome("diverged", 3, "training loss nan at step 4 " + title)
+    for trial in trials[:missing]:
+        del outcomes[trial.key]
+    plan = Plan((Entry(workload, None, "0" * 64),), contestants, (0, 1), False, tuple(trials))
+    return gather(plan, outcomes)
+
+
+class Page(HTMLParser):
+    """What a browser would load, run and find by id."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.ids, self.loads, self.text = [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        for name, value in attributes:
+            if name == "id":
+                self.ids.append(value)
+            if name in {"src", "href", "xlink:href", "action", "data"} and not value.startswith("#"):
+                self.loads.append(value)
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def test_the_report_loads_nothing_and_runs_nothing():
+    text = render(results(), "slalom race")
+    page = Page(text)
+    assert page.loads == []
+    assert "script" not in page.tags
+    assert not re.search(r"https?://|@import|url\((?!#)", text)
+    assert "default-src 'none'" in text
+
+
+def test_hostile_text_stays_text():
+    page = Page(render(results(title=HOSTILE), f"slalom race '{HOSTILE}'"))
+    assert "script" not in page.tags
+    assert HOSTILE in page.text
+
+
+def test_a_hostile_label_stays_text_in_the_charts_too():
+    page = Page(render(results(labels=("adam", f"b{HOSTILE}$x^2$")), "slalom race"))
+    assert "script" not in page.tags
+
+
+def test_ids_are_unique_and_every_reference_is_defined():
+    text = render(results(), "slalom race")
+    page = Page(text)
+    assert len(page.ids) == len(set(page.ids))
+    assert set(re.findall(r'(?:url\(#|href="#)([^)"]+)', text)) <= set(page.ids)
+
+
+def test_charts_take_their_colours_from_the_page():
+    text = render(results(), "slalom race")
+    svg = "".join(re.findall(r"<figure.*?</figure>", text, re.DOTALL))
+    assert "currentColor" in svg
+    assert "var(--colour-0)" in svg
+    assert 'data-entrant="1"' in svg
+    assert not re.search(r"#[0-9a-f]{6}", svg)
+
+
+def test_without_a_target_there_is_no_chart_of_it():
+    text = render(results(target=None), "slalom race")
+    assert text.count("<figure") == 3
+    assert "Time to" not in text
+
+
+def test_a_report_of_a_part_says_so():
+    assert "3 of 8 trials have not been run" in render(results(missing=3), "slalom race")
+    assert "nothing to compare" in render(results(missing=8), "slalom race")
+
+
+def test_a_report_is_written_whole(tmp_path):
+    write(results(), tmp_path / "report.html", "slalom race")
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_json_holds_the_ranking_without_infinities():
+    import json
+
+    plain = json.loads(json.dumps(as_json(results()), allow_nan=False))
+    (one,) = plain["workloads"]
+    assert [row["contestant"] for row in one["ranking"]] == ["adam", "sgd:momentum=0.9"]
+    assert one["ranking"][0]["loss"] == pytest.approx(0.65)
+    assert one["ranking"][1]["steps_to_target"] is None
+    assert plain["failures"][0]["status"] == "diverged"

@@ -1,0 +1,121 @@
+import dataclasses
+import re
+
+import pytest
+import torch
+
+from slalom.race import Workload
+from slalom.race.contestant import enter
+from slalom.race.files import choose
+from slalom.race.plan import plan
+from slalom.race.trial import checkpoints, run
+
+
+@pytest.fixture
+def attempt(toys):
+    def attempt(name, contestant="adam", seed=0, lr=0.1):
+        (entry,) = choose([str(toys)], [name])
+        trial = plan([entry], enter([contestant]), seeds=seed + 1, lrs=[lr]).trials[seed]
+        return run(trial, entry.workload, lambda step: None)
+
+    return attempt
+
+
+def test_the_same_seed_gives_the_same_curve_to_the_bit(attempt):
+    first, second = attempt("line"), attempt("line")
+    assert first.curve.metrics == second.curve.metrics
+    assert first.curve.train[1:] == second.curve.train[1:]
+
+
+def test_seeds_differ_and_contestants_share_the_start(attempt):
+    assert attempt("line").curve.loss[0] == attempt("line", "sgd").curve.loss[0]
+    assert attempt("line").curve.loss[0] != attempt("line", seed=1).curve.loss[0]
+
+
+def test_a_run_is_measured_before_and_through_to_its_last_step(attempt):
+    outcome = attempt("line")
+    assert outcome.curve.step == (0, 4, 8, 12, 16, 20)
+    assert outcome.curve.metrics["accuracy"] == (0.5,) * 6
+    assert outcome.curve.loss[-1] < outcome.curve.loss[0]
+    assert outcome.environment["torch"] == torch.__version__
+
+
+def test_a_run_that_diverges_says_at_which_step(attempt):
+    outcome = attempt("explodes")
+    assert (outcome.status, outcome.stopped) == ("diverged", 6)
+    assert "step 7" in outcome.reason
+    assert outcome.curve.step == (0, 4)
+
+
+def test_a_run_that_raises_says_what_and_where(attempt):
+    outcome = attempt("breaks")
+    assert outcome.status == "crashed"
+    assert re.fullmatch(r"RuntimeError: .* \(toys\.py, line \d+\)", outcome.reason)
+
+
+@pytest.mark.parametrize(("steps", "evaluations"), [(600, 25), (7, 25), (26, 25), (1, 1)])
+def test_checkpoints_end_at_the_last_step(steps, evaluations):
+    points = checkpoints(steps, evaluations)
+    assert points[-1] == steps
+    assert len(points) == min(steps, evaluations)
+
+
+def test_the_key_follows_everything_that_matters(toys):
+    def key(lr=0.1, contestant="adam", name="line", **settings):
+        (entry,) = choose([str(toys)], [name])
+        for attribute, value in settings.items():
+            setattr(entry.workload, attribute, value)
+        return plan([entry], enter([contestant]), seeds=1, lrs=[lr]).trials[0].key
+
+    base = key()
+    assert key() == base
+    different = {key(lr=0.2), key(contestant="adam:eps=1e-7"), key(name="explodes"), key(steps=21), key(target=0.1)}
+    toys.write_text(toys.read_text() + "\n# edited\n")
+    assert len({base, key(), *different}) == 7
+
+
+def test_a_finite_stream_of_batches_is_repeated(attempt, toys):
+    toys.write_text(toys.read_text().replace("while True:", "for _ in range(3):"))
+    assert attempt("line").status == "finished"
+
+
+def test_batches_that_never_come_are_a_crash(attempt, toys):
+    toys.write_text(toys.read_text().replace("while True:", "for _ in range(0):"))
+    assert "without a batch" in attempt("line").reason
+
+
+def test_names_and_titles_come_from_the_class():
+    class SmallThing(Workload):
+        """Does something small.
+
+        At length.
+        """
+
+    assert (SmallThing.name, SmallThing.title) == ("small_thing", "Does something small")
+
+
+def test_a_quick_race_is_a_part_of_the_full_one(toys):
+    entries = choose([str(toys)], ["line"])
+    contestants = enter(["adam", "sgd"])
+    full = {trial.key for trial in plan(entries, contestants).trials}
+    quick = {trial.key for trial in plan(entries, contestants, quick=True).trials}
+    assert quick < full
+    assert (len(quick), len(full)) == (2, 12)
+
+
+def test_averaged_weights_are_used_for_evaluation(toys, monkeypatch):
+    from contextlib import contextmanager
+
+    (entry,) = choose([str(toys)], ["line"])
+    inside = []
+
+    class Averaging(torch.optim.SGD):
+        @contextmanager
+        def averaged(self):
+            inside.append(True)
+            yield
+
+    (trial,) = plan([entry], enter(["sgd"]), seeds=1, lrs=[0.1]).trials
+    stand_in = type("StandIn", (), {"build": lambda self, model, lr: Averaging(model.parameters(), lr)})()
+    run(dataclasses.replace(trial, contestant=stand_in), entry.workload, lambda step: None)
+    assert len(inside) == 6
