@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from networks import build, quietly
 from torch import Tensor
 
 import slalom
+from networks import build, quietly
 from slalom.algebra import State, Value, total
 from slalom.parts import ClipNorm, Ema, Momentum, Signals
 from slalom.parts.base import Memory

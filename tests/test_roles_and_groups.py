@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from networks import quietly
 from torch import nn
 
 import slalom
+from networks import quietly
 from slalom import assign_roles, param_groups
 from slalom.errors import UsageError
 

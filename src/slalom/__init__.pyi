@@ -2,6 +2,7 @@
 
 from slalom import algebra as algebra
 from slalom import parts as parts
+from slalom.engine import Executor
 from slalom.groups import param_groups as param_groups
 from slalom.named import Named
 from slalom.named import create as create
@@ -25,6 +26,7 @@ class AMSGrad(Named):
         weight_decay: float = 0.0,
         *,
         maximize: bool = False,
+        executor: Executor = 'auto',
     ) -> None: ...
 
 class AdaBelief(Named):
@@ -37,6 +39,7 @@ class AdaBelief(Named):
         weight_decay: float = 0.0,
         *,
         maximize: bool = False,
+        executor: Executor = 'auto',
     ) -> None: ...
 
 class Adafactor(Named):
@@ -50,6 +53,7 @@ class Adafactor(Named):
         weight_decay: float = 0.0,
         *,
         maximize: bool = False,
+        executor: Executor = 'auto',
     ) -> None: ...
 
 class Adagrad(Named):
@@ -63,6 +67,7 @@ class Adagrad(Named):
         eps: float = 1e-10,
         *,
         maximize: bool = False,
+        executor: Executor = 'auto',
     ) -> None: ...
 
 class Adam(Named):
@@ -76,6 +81,7 @@ class Adam(Named):
         amsgrad: bool = False,
         *,
         maximize: bool = False,
+        executor: Executor = 'auto',
     ) -> None: ...
 
 class AdamW(Named):
@@ -89,6 +95,7 @@ class AdamW(Named):
         amsgrad: bool = False,
         *,
         maximize: bool = False,
+        executor: Executor = 'auto',
     ) -> None: ...
 
 class Adamax(Named):
@@ -101,6 +108,7 @@ class Adamax(Named):
         weight_decay: float = 0.0,
         *,
         maximize: bool = False,
+        executor: Executor = 'auto',
     ) -> None: ...
 
 class Adan(Named):
@@ -113,6 +121,7 @@ class Adan(Named):
         weight_decay: float = 0.0,
         *,
         maximize: bool = False,
+        executor: Executor = 'auto',
     ) -> None: ...
 
 class FTRLAdam(Named):
@@ -125,6 +134,7 @@ class FTRLAdam(Named):
         l1: float = 0.0,
         *,
         maximize: bool = False,
+        executor: Executor = 'auto',
     ) -> None: ...
 
 class LAMB(Named):
@@ -137,6 +147,7 @@ class LAMB(Named):
         weight_decay: float = 0.01,
         *,
         maximize: bool = False,
+        executor: Executor = 'auto',
     ) -> None: ...
 
 class LaProp(Named):
@@ -149,6 +160,7 @@ class LaProp(Named):
         weight_decay: float = 0.0,
         *,
         maximize: bool = False,
+        executor: Executor = 'auto',
     ) -> None: ...
 
 class Lion(Named):
@@ -160,6 +172,7 @@ class Lion(Named):
         weight_decay: float = 0.0,
         *,
         maximize: bool = False,
+        executor: Executor = 'auto',
     ) -> None: ...
 
 class Muon(Named):
@@ -176,6 +189,7 @@ class Muon(Named):
         adam_eps: float = 1e-08,
         *,
         maximize: bool = False,
+        executor: Executor = 'auto',
     ) -> None: ...
 
 class NAdam(Named):
@@ -190,6 +204,7 @@ class NAdam(Named):
         decoupled_weight_decay: bool = False,
         *,
         maximize: bool = False,
+        executor: Executor = 'auto',
     ) -> None: ...
 
 class Prodigy(Named):
@@ -204,6 +219,7 @@ class Prodigy(Named):
         d_coef: float = 1.0,
         *,
         maximize: bool = False,
+        executor: Executor = 'auto',
     ) -> None: ...
 
 class RAdam(Named):
@@ -217,6 +233,7 @@ class RAdam(Named):
         decoupled_weight_decay: bool = False,
         *,
         maximize: bool = False,
+        executor: Executor = 'auto',
     ) -> None: ...
 
 class RMSprop(Named):
@@ -231,6 +248,7 @@ class RMSprop(Named):
         centered: bool = False,
         *,
         maximize: bool = False,
+        executor: Executor = 'auto',
     ) -> None: ...
 
 class RMSpropBC(Named):
@@ -243,6 +261,7 @@ class RMSpropBC(Named):
         weight_decay: float = 0.0,
         *,
         maximize: bool = False,
+        executor: Executor = 'auto',
     ) -> None: ...
 
 class SGD(Named):
@@ -256,6 +275,7 @@ class SGD(Named):
         nesterov: bool = False,
         *,
         maximize: bool = False,
+        executor: Executor = 'auto',
     ) -> None: ...
 
 class SOAP(Named):
@@ -269,6 +289,7 @@ class SOAP(Named):
         frequency: int = 10,
         *,
         maximize: bool = False,
+        executor: Executor = 'auto',
     ) -> None: ...
 
 class ScheduleFreeAdamW(Named):
@@ -281,6 +302,7 @@ class ScheduleFreeAdamW(Named):
         weight_decay: float = 0.0,
         *,
         maximize: bool = False,
+        executor: Executor = 'auto',
     ) -> None: ...
 
 class SignSGD(Named):
@@ -291,6 +313,7 @@ class SignSGD(Named):
         weight_decay: float = 0.0,
         *,
         maximize: bool = False,
+        executor: Executor = 'auto',
     ) -> None: ...
 
 class Signum(Named):
@@ -302,4 +325,5 @@ class Signum(Named):
         weight_decay: float = 0.0,
         *,
         maximize: bool = False,
+        executor: Executor = 'auto',
     ) -> None: ...

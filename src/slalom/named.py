@@ -11,7 +11,10 @@ from slalom.optimizer import Optimizer, Parameters
 from slalom.recipes import Method, list_optimizers, method
 from slalom.recipes.blueprint import Blueprint
 
-_KEYWORDS = (inspect.Parameter("maximize", inspect.Parameter.KEYWORD_ONLY, default=False, annotation="bool"),)
+_KEYWORDS = (
+    inspect.Parameter("maximize", inspect.Parameter.KEYWORD_ONLY, default=False, annotation="bool"),
+    inspect.Parameter("executor", inspect.Parameter.KEYWORD_ONLY, default="auto", annotation="Executor"),
+)
 
 
 class Named(Optimizer):
@@ -20,13 +23,12 @@ class Named(Optimizer):
     def __init__(self, params: Parameters, *args: Any, **kwargs: Any) -> None:
         entry = type(self)._method
         assert entry is not None
-        entry.check_names({name: value for name, value in kwargs.items() if name != "maximize"})
+        entry.check_names({name: value for name, value in kwargs.items() if name not in ("maximize", "executor")})
         bound = type(self).__signature__.bind(params, *args, **kwargs)  # type: ignore[attr-defined]
         bound.apply_defaults()
         values = dict(bound.arguments)
         del values["params"]
-        self._blueprint = Blueprint(entry)
-        self._programs = {}
+        self._set_up(Blueprint(entry), values.pop("executor"))
         super(Optimizer, self).__init__(self._sorted(params), values)
 
 
@@ -92,6 +94,7 @@ def stub() -> str:
         "",
         "from slalom import algebra as algebra",
         "from slalom import parts as parts",
+        "from slalom.engine import Executor",
         "from slalom.groups import param_groups as param_groups",
         "from slalom.named import Named",
         "from slalom.named import create as create",
@@ -108,7 +111,7 @@ def stub() -> str:
     for class_name, name in sorted(class_names().items()):
         lines += ["", f"class {class_name}(Named):", "    def __init__(", "        self,"]
         for spec in named_class(name).__signature__.parameters.values():  # type: ignore[attr-defined]
-            star = ["        *,"] if spec.kind is inspect.Parameter.KEYWORD_ONLY else []
+            star = ["        *,"] if spec is _KEYWORDS[0] else []
             default = "" if spec.default is inspect.Parameter.empty else f" = {spec.default!r}"
             hint = str(spec.annotation).replace("Betas", "tuple[float, float]")
             lines += [*star, f"        {spec.name}: {hint}{default},"]

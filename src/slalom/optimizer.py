@@ -12,9 +12,23 @@ import torch
 from torch import Tensor, nn
 
 from slalom.algebra import State, Value
-from slalom.engine import Leaves, Program, Work, execute, layout, read, trace
+from slalom.engine import (
+    EXECUTORS,
+    Batch,
+    Crew,
+    Executor,
+    Leaves,
+    Program,
+    Seat,
+    Work,
+    choose,
+    layout,
+    read,
+    run,
+    trace,
+)
 from slalom.engine.program import Recorder
-from slalom.errors import nearest
+from slalom.errors import nearest, unknown
 from slalom.loading import STEP, merged_groups, real_view, restored_states, state_dtype
 from slalom.parts import Signals
 from slalom.recipes import ByRole, Method, Recipe
@@ -50,6 +64,7 @@ class Optimizer(torch.optim.Optimizer):
         params: parameters, named parameters, parameter groups, or a module.
         recipe: what to run: a `Recipe`, or a `ByRole`.
         maximize: ascend instead of descend.
+        executor: what computes: "auto" takes the fastest that can, "eager" torch itself, "native" compiled C.
 
     Raises:
         ValueError: for a hyper-parameter outside its range; the sentence names it.
@@ -58,11 +73,25 @@ class Optimizer(torch.optim.Optimizer):
 
     _method: ClassVar[Method | None] = None
 
-    def __init__(self, params: Parameters, recipe: Recipe | ByRole, *, maximize: bool = False) -> None:
-        self._blueprint = Blueprint(recipe)
-        self._programs: dict[Any, list[Program]] = {}
+    def __init__(
+        self, params: Parameters, recipe: Recipe | ByRole, *, maximize: bool = False, executor: Executor = "auto"
+    ) -> None:
+        self._set_up(Blueprint(recipe), executor)
         defaults = {"lr": 1e-3} if isinstance(recipe, ByRole) else self._blueprint.defaults()
         super().__init__(self._sorted(params), {**defaults, "maximize": maximize})
+
+    def _set_up(self, blueprint: Blueprint, executor: Executor) -> None:
+        """Set what torch's constructor, which adds the groups, needs to find."""
+        if executor not in EXECUTORS:
+            raise unknown("executor", str(executor), EXECUTORS)
+        self._blueprint = blueprint
+        self._executor: Executor = executor
+        self._forget()
+
+    def _forget(self) -> None:
+        """Drop what was derived from parameters and state; it is made again when needed."""
+        self._programs: dict[Any, list[Program]] = {}
+        self._crews: dict[int, tuple[Any, Crew]] = {}
 
     @classmethod
     def of(cls, recipe: Recipe | ByRole, params: Parameters) -> Optimizer:
@@ -129,8 +158,10 @@ class Optimizer(torch.optim.Optimizer):
             if all(bool(values[name]) == answer for name, answer in program.asked.items()):
                 return program
         program = self._trace(group, ndim, Recipe.run)
-        known.append(program)
-        return program
+        # Matrices and vectors often run the same program; one object then means one pass over both.
+        equal = [one for many in self._programs.values() for one in many if one.signature == program.signature]
+        known.append(equal[0] if equal else program)
+        return known[-1]
 
     def _trace(
         self, group: Mapping[str, Any], ndim: int, method: Callable[[Recipe, Signals, Recorder], Value]
@@ -153,6 +184,14 @@ class Optimizer(torch.optim.Optimizer):
     def schema(self, group: Mapping[str, Any], parameter: Tensor) -> Mapping[str, State]:
         """Return the declaration of a parameter's state, by key."""
         return self._program(group, parameter).states
+
+    def executors(self) -> dict[str, str]:
+        """Return which executors run, each with the reason, for the parameters of all groups."""
+        return dict(
+            choose(self._program(group, parameter), real_view(parameter), self._executor)
+            for group in self.param_groups
+            for parameter in group["params"]
+        )
 
     def init_state(self) -> None:
         """Create every parameter's state now, not at its first step. Changes no parameter, counts nothing."""
@@ -203,37 +242,43 @@ class Optimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        works: list[Work] = []
-        for place, group in enumerate(self.param_groups):
-            values = numbers(group)
-            for index, parameter in enumerate(group["params"]):
-                if parameter.grad is None:
-                    continue
-                if parameter.grad.is_sparse:
-                    raise RuntimeError(
-                        f"parameter {_label(group, index)} has a sparse gradient, which this recipe cannot use yet: "
-                        "build the layer with sparse=False."
-                    )
-                program = self._program(group, parameter)
-                state = self._prepare(group, parameter, program)
-                state[STEP] += 1
-                works.append(
-                    Work(
-                        program,
-                        real_view(parameter),
-                        real_view(parameter.grad),
-                        state,
-                        values,
-                        t=float(state[STEP]),
-                        clock=0.0,
-                        group=place,
-                    )
-                )
-        clock = self._clock()
-        for work in works:
-            work.clock = clock
-        execute(works)
+        batches = [batch for place in range(len(self.param_groups)) for batch in self._batches(place)]
+        run(batches)
         return loss
+
+    def _batches(self, place: int) -> list[Batch]:
+        """Return what a group does in this step; what stays equal between steps is kept."""
+        group = self.param_groups[place]
+        parameters = group["params"]
+        gradients = [parameter.grad for parameter in parameters]
+        values = numbers(group)
+        crew = self._crews.get(place)
+        if crew is None or crew[0] != self._structure(group, values) or not crew[1].holds(parameters, gradients):
+            made = Crew(self._seats(group, gradients), place, self._executor)
+            crew = self._crews[place] = (self._structure(group, values), made)
+        real = [None if gradient is None else real_view(gradient) for gradient in gradients]
+        clock = self._clock() + 1 if any(seat.program.needs_clock for seat in crew[1].seats) else 0.0
+        return crew[1].batches(real, values, clock)
+
+    def _structure(self, group: Mapping[str, Any], values: Mapping[tuple[str, int | None], float]) -> Any:
+        """Return all that programs depend on beside the numbers: switches, and which numbers are zero."""
+        role = group.get("role", "rest")
+        zeros = tuple(name for name, value in values.items() if not value)
+        return (role, group["maximize"], self._blueprint.structure(group, role), zeros)
+
+    def _seats(self, group: Mapping[str, Any], gradients: list[Tensor | None]) -> list[Seat]:
+        seats = []
+        for index, (parameter, gradient) in enumerate(zip(group["params"], gradients, strict=True)):
+            if gradient is None:
+                continue
+            if gradient.is_sparse:
+                raise RuntimeError(
+                    f"parameter {_label(group, index)} has a sparse gradient, which this recipe cannot use yet: "
+                    "build the layer with sparse=False."
+                )
+            program = self._program(group, parameter)
+            seats.append(Seat(index, program, real_view(parameter), self._prepare(group, parameter, program)))
+        return seats
 
     def _clock(self) -> float:
         """Return how many steps the optimizer has taken: as many as the parameter that took part most often."""
@@ -301,6 +346,7 @@ class Optimizer(torch.optim.Optimizer):
             self.recipe(group)  # refuses what is out of range, before anything changes
         states = restored_states(state_dict["state"], saved_groups, groups, self.schema)
         self.param_groups[:] = groups
+        self._crews.clear()
         self.state.clear()
         self.state.update(states)
         for post_hook in self._optimizer_load_state_dict_post_hooks.values():
@@ -308,11 +354,11 @@ class Optimizer(torch.optim.Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy or a pickle keeps: torch's three, and the recipe unless the class has it."""
-        return {**super().__getstate__(), "_blueprint": self._blueprint}
+        return {**super().__getstate__(), "_blueprint": self._blueprint, "_executor": self._executor}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._programs = {}
+        self._forget()
         for group in self.param_groups:
             group.setdefault("maximize", False)
 

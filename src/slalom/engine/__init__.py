@@ -1,6 +1,31 @@
-"""From formulas to running code: tracing and the executors. Knows the algebra; never a part or a method."""
+"""From formulas to running code: tracing, planning and the executors. Knows the algebra; never a part or a method."""
 
-from slalom.engine.eager import Work, execute, layout, read
-from slalom.engine.program import Leaves, Program, trace
+from slalom.engine.batch import Batch, Numbers, run
+from slalom.engine.build import CompileError
+from slalom.engine.crew import EXECUTORS, Crew, Executor, Seat, choose
+from slalom.engine.eager import Work, read
+from slalom.engine.native import planned
+from slalom.engine.plan import Plan, UnplannableError
+from slalom.engine.program import Leaves, Program, layout, leaves, trace
 
-__all__ = ["Leaves", "Program", "Work", "execute", "layout", "read", "trace"]
+__all__ = [
+    "EXECUTORS",
+    "Batch",
+    "CompileError",
+    "Crew",
+    "Executor",
+    "Leaves",
+    "Numbers",
+    "Plan",
+    "Program",
+    "Seat",
+    "UnplannableError",
+    "Work",
+    "choose",
+    "layout",
+    "leaves",
+    "planned",
+    "read",
+    "run",
+    "trace",
+]

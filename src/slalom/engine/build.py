@@ -93,6 +93,7 @@ def load(source: str) -> ctypes.CDLL:
 
     Raises:
         CompileError: if there is no compiler or it fails.
+
     """
     name = hashlib.sha256(f"{identity()}\n{source}".encode()).hexdigest()[:32]
     folder = cache_folder()

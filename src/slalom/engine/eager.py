@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from slalom.algebra import OPS, Expr, State
-from slalom.engine.program import Program
+from slalom.engine.batch import Numbers, SharedWrites
+from slalom.engine.program import Program, matrix_shape
 
 
 @dataclass
@@ -37,31 +38,10 @@ class Work:
     parameter: Tensor
     grad: Tensor
     state: Mapping[str, Tensor]
-    numbers: Mapping[tuple[str, int | None], float]
+    numbers: Numbers
     t: float
     clock: float
     group: int
-
-
-def matrix_shape(tensor: Tensor) -> tuple[int, int]:
-    """Return the shape of the matrix view: a vector is one row."""
-    if tensor.ndim < 2:
-        return 1, tensor.numel()
-    rows = tensor.shape[0]
-    return rows, tensor.numel() // rows if rows else 0
-
-
-def layout(slot: State, parameter: Tensor) -> tuple[int, ...]:
-    """Return the shape in which a state is kept."""
-    rows, columns = matrix_shape(parameter)
-    shapes: dict[str, tuple[int, ...]] = {
-        "element": tuple(parameter.shape),
-        "row": (rows,),
-        "column": (columns,),
-        "left": (rows, rows),
-        "right": (columns, columns),
-    }
-    return shapes.get(slot.per, ())
 
 
 def _in_view(tensor: Tensor, slot: State, shape: tuple[int, int]) -> Tensor:
@@ -237,56 +217,39 @@ def _store(target: Tensor, value: Any) -> None:
         target.fill_(value)
 
 
-def _cross(runs: Sequence[_Run]) -> None:
-    """Compute the reductions over several tensors, in an order that every program agrees with."""
-    waiting: list[tuple[_Run, list[Expr]]] = [(run, list(run.work.program.crossings)) for run in runs]
-    while any(pending for _, pending in waiting):
-        first = [pending[0].attrs["label"] for _, pending in waiting if pending]
-        everywhere = [pending for _, pending in waiting if pending]
-        label = next(
-            (
-                name
-                for name in dict.fromkeys(first)
-                if all(
-                    pending[0].attrs["label"] == name or all(node.attrs["label"] != name for node in pending)
-                    for pending in everywhere
-                )
-            ),
-            None,
-        )
-        if label is None:
-            raise RuntimeError(f"the recipes of one optimizer reduce over the model in conflicting orders: {first}")
-        parts: dict[Any, list[Any]] = {}
-        found: list[tuple[_Run, Expr, Any]] = []
-        for run, pending in waiting:
-            if pending and pending[0].attrs["label"] == label:
-                node = pending.pop(0)
-                place = run.tape.place[id(node)]
-                value = run.evaluate((place,))[place]
-                key = run.work.group if node.attrs["per"] == "group" else None
-                parts.setdefault(key, []).append(value)
-                found.append((run, node, key))
-        combined = {key: _combine(found[0][1].op, values) for key, values in parts.items()}
-        for run, node, key in found:
-            run.crossed[run.tape.place[id(node)]] = combined[key].to(run.work.parameter.device)
+class EagerBatch:
+    """Parameters of one group that run one program, one after the other."""
 
+    def __init__(self, works: Sequence[Work]) -> None:
+        self.group = works[0].group
+        cache: dict[Any, list[Any]] = {}
+        self.runs = [_Run(work, cache) for work in works if work.parameter.numel()]
+        self.nodes = {node.attrs["label"]: node for node in works[0].program.crossings}
 
-def _combine(op: str, values: list[Tensor]) -> Tensor:
-    home = values[0].device
-    stacked = torch.stack([value.to(home) for value in values])
-    return stacked.amax() if op == "largest" else stacked.sum()
+    def crossings(self) -> list[Expr]:
+        """Return the reductions over several tensors; empty parameters have no part in them."""
+        return list(self.nodes.values()) if self.runs else []
 
+    def reduce(self, label: str) -> Tensor:
+        """Return the reduction over these parameters."""
+        values = []
+        for run in self.runs:
+            place = run.tape.place[id(self.nodes[label])]
+            values.append(run.evaluate((place,))[place].to(self.runs[0].work.parameter.device))
+        stacked = torch.stack(values)
+        return stacked.amax() if self.nodes[label].op == "largest" else stacked.sum()
 
-@torch.no_grad()
-def execute(works: Sequence[Work]) -> None:
-    """Take one step for all parameters, in place."""
-    cache: dict[Any, list[Any]] = {}
-    runs = [_Run(work, cache) for work in works if work.parameter.numel()]
-    _cross(runs)
-    # What several parameters share is written when the last of them has read it.
-    shared = [write for run in runs for write in run.finish()]
-    for target, value in shared:
-        _store(target, value)
+    def resolve(self, label: str, value: Any) -> None:
+        """Take the value over all batches."""
+        for run in self.runs:
+            like = run.work.parameter
+            run.crossed[run.tape.place[id(self.nodes[label])]] = torch.as_tensor(
+                value, dtype=_compute_dtype(like), device=like.device
+            )
+
+    def finish(self) -> SharedWrites:
+        """Write parameters and their own state; return what is shared."""
+        return [write for run in self.runs for write in run.finish()]
 
 
 @torch.no_grad()

@@ -36,7 +36,7 @@ _TEMPLATE: Final = {
     "le": "({0} <= {1})",
     "gt": "({0} > {1})",
     "ge": "({0} >= {1})",
-    "and": "({0} & {1})",
+    "and": "(({0} != 0) & ({1} != 0))",
     "where": "({0} ? {1} : {2})",
     "lerp": "({0} + {2} * ({1} - {0}))",
     "maximum": "sl_max{t}({0}, {1})",
@@ -76,7 +76,8 @@ static inline float sl_atan2f(float y, float x) {
     float upper = r > 0.41421356f ? 1.0f : 0.0f;
     float z = upper != 0.0f ? (r - 1.0f) / (r + 1.0f) : r;
     float q = z * z;
-    float p = (((8.05374449538e-2f * q - 1.38776856032e-1f) * q + 1.99777106478e-1f) * q - 3.33329491539e-1f) * q * z + z;
+    float p = ((8.05374449538e-2f * q - 1.38776856032e-1f) * q + 1.99777106478e-1f) * q - 3.33329491539e-1f;
+    p = p * q * z + z;
     float angle = p + (upper != 0.0f ? 0.785398163397f : 0.0f);
     angle = ay > ax ? 1.57079632679f - angle : angle;
     angle = (x < 0.0f || (x == 0.0f && 1.0f / x < 0.0f)) ? 3.14159265359f - angle : angle;
@@ -111,6 +112,7 @@ class Layout:
         scalars: columns of the scalar table, by identity of the node.
         vectors: values per row or column, by identity of the node, with their dims, in order.
         partials: for each stage, how many partial sums per chunk are per tensor.
+
     """
 
     arrays: tuple[str, ...]
@@ -121,7 +123,7 @@ class Layout:
 
     @property
     def width(self) -> int:
-        """Length of a tensor's row: addresses, rows, columns, elements, an offset per vector, its step count's address."""
+        """Length of a tensor's row: addresses, rows, columns, elements, offsets of vectors, its step count."""
         return len(self.arrays) + 4 + len(self.vectors)
 
 
@@ -131,7 +133,9 @@ def lay_out(plan: Plan) -> Layout:
     roots: list[Operand] = [*plan.all_small(), *every, *plan.writes.values(), plan.result]
     nodes = list(walk([node for node in roots if isinstance(node, Expr)]))
     device_users = [node for node in nodes if not on_host(node)] + [
-        node for node in nodes if "label" in node.attrs  # what crosses is computed from device values
+        node
+        for node in nodes
+        if "label" in node.attrs  # what crosses is computed from device values
     ]
     used = [arg for node in device_users for arg in node.args if isinstance(arg, Expr) and on_host(arg)]
     used += [value for value in (*plan.writes.values(), plan.result) if isinstance(value, Expr) and on_host(value)]
@@ -221,14 +225,14 @@ class _Emitter:
         else:
             lines += [f"  const int64_t columns = t[{n + 1}];"]
             lines += [f"  double *q{k} = Q + C[4 * c + 3] + {k} * columns;" for k in range(len(columns))]
-            lines += [
-                f"  for (int64_t j = 0; j < columns; j++) q{k}[j] = {_start(r)};" for k, r in enumerate(columns)
-            ]
+            lines += [f"  for (int64_t j = 0; j < columns; j++) q{k}[j] = {_start(r)};" for k, r in enumerate(columns)]
             lines += [f"  double *v{p} = V + t[{n + 3 + p}];" for p, _ in self.at.vectors.values()]
             lines.append("  for (int64_t i = first; i < first + count; i++) {")
             for node in used:
                 if id(node) in self.at.vectors and node.dims == ("m", "1"):
-                    lines.append(f"    const float r{self.at.vectors[id(node)][0]} = (float)v{self.at.vectors[id(node)][0]}[i];")
+                    lines.append(
+                        f"    const float r{self.at.vectors[id(node)][0]} = (float)v{self.at.vectors[id(node)][0]}[i];"
+                    )
                     local[id(node)] = f"r{self.at.vectors[id(node)][0]}"
                 elif node.op == "state" and node.dims == ("m", "1"):
                     place = self.at.arrays.index(array_name(node))
@@ -253,7 +257,7 @@ class _Emitter:
 
     def _uniform(self, used: Iterable[Expr], local: dict[int, str]) -> list[str]:
         """Load once per chunk what all its elements share."""
-        lines = ["  const double *h = H + tensor * hs;", "  const double *s = S + tensor * %d;" % len(self.at.scalars)]
+        lines = ["  const double *h = H + tensor * hs;", f"  const double *s = S + tensor * {len(self.at.scalars)};"]
         for node in used:
             if id(node) in self.at.host:
                 place = self.at.host[id(node)]
@@ -296,8 +300,8 @@ class _Emitter:
         loaded: dict[str, str] = {}
         for name in stage.loads:
             place = self.at.arrays.index(name)
-            value = f"p{place}[{j}]"
-            lines.append(f"      const float x{place} = {load.format(value) if name in ('w', 'g') else value};")
+            element = f"p{place}[{j}]"
+            lines.append(f"      const float x{place} = {load.format(element) if name in ('w', 'g') else element};")
             loaded[name] = f"x{place}"
         for node in walk([*stage.values, *(r.args[0] for r in stage.reductions), *stage.stores.values()]):
             if node.op in ("input", "state") and node.dims == ELEMENT and array_name(node) in loaded:
@@ -319,10 +323,12 @@ class _Emitter:
             letter = {SCALAR: "a", ("m", "1"): "b"}.get(r.dims, "q")
             target = f"{letter}{counts[letter]}" + (f"[{j}]" if letter == "q" else "")
             value = self.spell(r.args[0], local, "f")
-            lines.append(f"      {target} += {value};" if r.op == "total" else f"      {target} = sl_max({value}, {target});")
+            lines.append(
+                f"      {target} += {value};" if r.op == "total" else f"      {target} = sl_max({value}, {target});"
+            )
             counts[letter] += 1
-        for name, value in stage.stores.items():
-            spelled = self.spell(value, local, "f")
+        for name, stored in stage.stores.items():
+            spelled = self.spell(stored, local, "f")
             place = self.at.arrays.index(name)
             lines.append(f"      p{place}[{j}] = {store.format(spelled) if name in ('w', 'g') else spelled};")
         return lines
@@ -333,7 +339,11 @@ class _Emitter:
             return ["(void)P; (void)Q; (void)V;"]
         width, count = len(self.at.scalars), len(scalars)
         n = len(self.at.arrays)
-        lines = ["int64_t previous = -1;", "for (int64_t c = 0; c < chunks; c++) {", "  const int64_t tensor = C[4 * c];"]
+        lines = [
+            "int64_t previous = -1;",
+            "for (int64_t c = 0; c < chunks; c++) {",
+            "  const int64_t tensor = C[4 * c];",
+        ]
         lines += [f"  const int64_t *t = T + tensor * {self.at.width};", "  const int fresh = tensor != previous;"]
         for k, r in enumerate(scalars):
             slot = f"S[tensor * {width} + {self.at.scalars[id(r)]}]"
@@ -372,7 +382,9 @@ class _Emitter:
             "int64_t tensors, int threads) {",
         ]
         if not nodes and not (final and self._small_writes()):
-            return "\n".join([*lines, "(void)T; (void)H; (void)hs; (void)S; (void)V; (void)tensors; (void)threads;", "}"])
+            return "\n".join(
+                [*lines, "(void)T; (void)H; (void)hs; (void)S; (void)V; (void)tensors; (void)threads;", "}"]
+            )
         lines += [
             "#pragma omp parallel for num_threads(threads) schedule(static) if (tensors > 64)",
             "for (int64_t tensor = 0; tensor < tensors; tensor++) {",
@@ -419,7 +431,9 @@ class _Emitter:
             value = self._small_operand(arg, "k")
             joined = f"a + {value}" if node.op == "total" else f"sl_max({value}, a)"
             slot = f"s[{self.at.scalars[id(node)]}]"
-            return [f"  {{ double a = {_start(node)}; for (int64_t k = 0; k < {length}; k++) a = {joined}; {slot} = a; }}"]
+            return [
+                f"  {{ double a = {_start(node)}; for (int64_t k = 0; k < {length}; k++) a = {joined}; {slot} = a; }}"
+            ]
         if node.dims == SCALAR:
             return [f"  s[{self.at.scalars[id(node)]}] = {spelled('0')};"]
         length = "rows" if node.dims == ("m", "1") else "columns"

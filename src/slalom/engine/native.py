@@ -42,6 +42,7 @@ class Kernel:
         crossings: places of the reductions over several tensors, by label, with level and column in the scalar table.
         host: computes host values, one function per section.
         out: for each column of the host table, the place of its value.
+
     """
 
     plan: Plan
@@ -71,6 +72,7 @@ def planned(program: Program) -> Plan:
 
     Raises:
         UnplannableError: if no fused stage can hold it; the message says why.
+
     """
     found = plan(program)
     reason = supports(found)
@@ -86,6 +88,7 @@ def kernel(program: Program, dtype: str) -> Kernel:
     Raises:
         UnplannableError: if the program cannot be fused.
         CompileError: if it cannot be compiled.
+
     """
     found = planned(program)
     at = lay_out(found)
@@ -139,6 +142,7 @@ class Launch:
         self.states = list(states)
         at = kernel.layout
         n = len(self.parameters)
+        self.step_counts = [state["step"] for state in self.states]
         self.kept = [tensor for state in self.states for tensor in state.values()]
         self.addresses = [p.data_ptr() for p in self.parameters]
         self.shapes = [matrix_shape(p) for p in self.parameters]
@@ -153,7 +157,10 @@ class Launch:
             base = len(at.arrays)
             table[row, base : base + 3] = (rows, columns, rows * columns)
             table[row, -1] = state["step"].data_ptr()
-        lengths = [[rows if node.dims == ("m", "1") else columns for _, node in at.vectors.values()] for rows, columns in self.shapes]
+        lengths = [
+            [rows if node.dims == ("m", "1") else columns for _, node in at.vectors.values()]
+            for rows, columns in self.shapes
+        ]
         offset = 0
         for row, row_lengths in enumerate(lengths):
             for k, length in enumerate(row_lengths):
@@ -167,16 +174,16 @@ class Launch:
         self.column_partials = np.zeros(max(1, partial_columns), dtype=np.float64)
         self.counts = np.zeros(max(1, n), dtype=np.float64)
         self.host = np.zeros((n, max(1, len(at.host))), dtype=np.float64)
-        self.grads: list[int] = []
+        self.gradients: list[Tensor] = []
+        self._addresses_of_gradients: list[int] = []
         self._g = table[:, at.arrays.index("g")]
         self._bind()
 
     def _bind(self) -> None:
         """Take the addresses of the tables once: they never move while the launch lives."""
-        address = lambda array: array.ctypes.data  # noqa: E731
-        self._T, self._S, self._V = address(self.table), address(self.scalars), address(self.vectors)
-        self._C, self._P, self._Q = address(self.chunks), address(self.partials), address(self.column_partials)
-        self._H, self._counts = address(self.host), address(self.counts)
+        self._T, self._S, self._V = (a.ctypes.data for a in (self.table, self.scalars, self.vectors))
+        self._C, self._P, self._Q = (a.ctypes.data for a in (self.chunks, self.partials, self.column_partials))
+        self._H, self._counts = (a.ctypes.data for a in (self.host, self.counts))
 
     def still_holds(self) -> bool:
         """Whether every tensor is where it was when the table was made."""
@@ -187,10 +194,12 @@ class Launch:
             and [p.data_ptr() for p in self.parameters] == self.addresses
         )
 
-    def set_gradients(self, addresses: list[int]) -> None:
+    def set_gradients(self, gradients: list[Tensor]) -> None:
         """Write the addresses of this step's gradients into the table."""
-        if addresses != self.grads:
-            self.grads = addresses
+        self.gradients = gradients  # a copy made for this step must live as long as its address is used
+        addresses = [gradient.data_ptr() for gradient in gradients]
+        if addresses != self._addresses_of_gradients:
+            self._addresses_of_gradients = addresses
             self._g[:] = addresses
 
 
@@ -232,7 +241,9 @@ class NativeBatch:
             self.members: list[np.ndarray[Any, Any] | None] = [None]
             self.stride = 0
         else:
-            keys = list(zip(launch.counts[:n].tolist(), launch.shapes if kernel.needs_sizes else [(0, 0)] * n, strict=True))
+            keys = list(
+                zip(launch.counts[:n].tolist(), launch.shapes if kernel.needs_sizes else [(0, 0)] * n, strict=True)
+            )
             self.rows = list(dict.fromkeys(keys))
             where = np.array([self.rows.index(key) for key in keys])
             self.members = [np.flatnonzero(where == index) for index in range(len(self.rows))]
@@ -248,8 +259,8 @@ class NativeBatch:
         given["size"] = float(rows * columns)
         for name, place in kernel.inputs.items():
             registers[place] = given[name]
-        for place, name in kernel.hypers:
-            registers[place] = self.numbers[name]
+        for place, hyper in kernel.hypers:
+            registers[place] = self.numbers[hyper]
         for key, place in kernel.shared.items():
             registers[place] = self.shared[key]
         return registers
@@ -306,11 +317,3 @@ class NativeBatch:
                 number = self.registers[0][kernel.place[id(value)]] if isinstance(value, Expr) else value
                 shared.append((self.launch.states[0][key], number))
         return shared
-
-
-def runs_natively(parameter: Tensor) -> bool:
-    """Whether a parameter's device and dtype have a native executor."""
-    return parameter.device.type == "cpu" and parameter.dtype in DTYPES
-
-
-__all__ = ["DTYPES", "Kernel", "Launch", "NativeBatch", "kernel", "planned", "runs_natively"]

@@ -34,6 +34,7 @@ class Stage:
         reread: values that an earlier stage stored, by identity, with the array that holds them.
         stores: the arrays it writes, with their values.
         reductions: what it sums or maximises over its elements.
+
     """
 
     index: int
@@ -56,6 +57,7 @@ class Plan:
         states: the declared states, by key.
         writes: new values of the states that are not per element, by key.
         result: the new parameter.
+
     """
 
     stages: list[Stage]
@@ -166,6 +168,7 @@ def plan(program: Program) -> Plan:
 
     Raises:
         UnplannableError: if it multiplies or decomposes matrices.
+
     """
     lowering = _Lowering()
     writes = {key: lowering.lower(value) for key, value in program.writes.items()}
@@ -213,15 +216,13 @@ def _level(levels: dict[int, int], node: Operand) -> int:
 _MOST_CHOICES: Final = 10  # 2^10 ways to place stores are tried; recipes have a handful of states
 
 
-def _cheapest(
-    arrays: dict[str, Operand], reductions: list[Expr], levels: dict[int, int], last: int
-) -> list[Stage]:
+def _cheapest(arrays: dict[str, Operand], reductions: list[Expr], levels: dict[int, int], last: int) -> list[Stage]:
     """Try for every array to store it as soon as it is known or at the very end, and take what moves fewest bytes."""
     early = {name: _level(levels, value) for name, value in arrays.items()}
     movable = [name for name, level in early.items() if level < last][:_MOST_CHOICES]
     best: tuple[int, list[Stage]] | None = None
     for late in itertools.product((False, True), repeat=len(movable)):
-        when = {name: last for name in arrays} | {n: early[n] for n, wait in zip(movable, late, strict=True) if not wait}
+        when = dict.fromkeys(arrays, last) | {n: early[n] for n, wait in zip(movable, late, strict=True) if not wait}
         stages = [_stage(index, arrays, when, reductions, levels) for index in range(last + 1)]
         if any(stage is None for stage in stages):
             continue
@@ -239,7 +240,9 @@ def _stage(
     """Lay out one pass, or return None if it would need a state that was overwritten before."""
     stage = Stage(index)
     stored = {name for name in arrays if when[name] < index}
-    kept = {id(value): name for name, value in arrays.items() if name in stored and isinstance(value, Expr) and value.args}
+    kept = {
+        id(value): name for name, value in arrays.items() if name in stored and isinstance(value, Expr) and value.args
+    }
     stage.stores = {name: value for name, value in arrays.items() if when[name] == index}
     stage.reductions = [node for node in reductions if _level(levels, node.args[0]) == index]
     seen: set[int] = set()
@@ -294,5 +297,5 @@ def host_function(nodes: list[Expr], place: dict[int, int]) -> Callable[[list[An
         args = ", ".join(f"r[{place[id(arg)]}]" if isinstance(arg, Expr) else repr(float(arg)) for arg in node.args)
         lines.append(f"    r[{place[id(node)]}] = f_{node.op}({args})")
     scope: dict[str, Any] = {**names, "inf": float("inf"), "nan": float("nan")}
-    exec("\n".join(lines), scope)  # noqa: S102
+    exec("\n".join(lines), scope)
     return scope["compute"]  # type: ignore[no-any-return]

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from torch import Tensor
 
 from slalom.algebra import ELEMENT, MATRIX, REDUCTIONS, SCALAR, Expr, State, Value, leaf
 
@@ -94,6 +96,21 @@ class Program:
         return [node for node in self.nodes if "label" in node.attrs]
 
     @cached_property
+    def signature(self) -> tuple[Any, ...]:
+        """What the program computes, equal for equal graphs: parameters of different shapes often share one."""
+        place = {id(node): index for index, node in enumerate(self.nodes)}
+
+        def name(arg: Value | float) -> Any:
+            return ("node", place[id(arg)]) if isinstance(arg, Expr) else (type(arg).__name__, repr(arg))
+
+        return (
+            tuple((n.op, tuple(map(name, n.args)), repr(sorted(n.attrs.items())), n.dims, n.scope) for n in self.nodes),
+            tuple((key, name(value)) for key, value in self.writes.items()),
+            name(self.result),
+            tuple(sorted(self.asked.items(), key=repr)),
+        )
+
+    @cached_property
     def needs_matrix_view(self) -> bool:
         """Whether rows, columns or matrix products occur; if not, tensors may keep their shapes."""
         return any(
@@ -102,6 +119,11 @@ class Program:
             or (node.op in REDUCTIONS and node.attrs["per"] in ("row", "column"))
             for node in self.nodes
         )
+
+    @cached_property
+    def needs_clock(self) -> bool:
+        """Whether the optimizer's own step count is used."""
+        return any(node.op == "input" and node.attrs["name"] == "clock" for node in self.nodes)
 
     @cached_property
     def needs_sizes(self) -> bool:
@@ -136,3 +158,24 @@ def trace(
     recorder = Recorder()
     result = formula(leaves(), recorder)
     return Program(result, recorder.writes, recorder.slots, dict(asked or {}))
+
+
+def matrix_shape(tensor: Tensor) -> tuple[int, int]:
+    """Return the shape of the matrix view: a vector is one row."""
+    if tensor.ndim < 2:
+        return 1, tensor.numel()
+    rows = tensor.shape[0]
+    return rows, tensor.numel() // rows if rows else 0
+
+
+def layout(slot: State, parameter: Tensor) -> tuple[int, ...]:
+    """Return the shape in which a state is kept."""
+    rows, columns = matrix_shape(parameter)
+    shapes: dict[str, tuple[int, ...]] = {
+        "element": tuple(parameter.shape),
+        "row": (rows,),
+        "column": (columns,),
+        "left": (rows, rows),
+        "right": (columns, columns),
+    }
+    return shapes.get(slot.per, ())

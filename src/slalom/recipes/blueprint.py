@@ -6,6 +6,7 @@ A blueprint turns the values in a parameter group into a recipe whose numbers st
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -30,7 +31,11 @@ class Blueprint:
 
     origin: Method | Recipe | ByRole
 
-    @property
+    @functools.cached_property
+    def _known(self) -> dict[str, dict[str, Any]]:
+        return {}
+
+    @functools.cached_property
     def by_role(self) -> bool:
         """Whether different roles get different recipes."""
         if isinstance(self.origin, Method):
@@ -41,8 +46,10 @@ class Blueprint:
         """Return what a parameter group of this role holds, by name."""
         if isinstance(self.origin, Method):
             return self.origin.defaults
-        recipe = self.origin.of(role) if isinstance(self.origin, ByRole) else self.origin
-        return dict(recipe.hyperparameters())
+        if role not in self._known:
+            recipe = self.origin.of(role) if isinstance(self.origin, ByRole) else self.origin
+            self._known[role] = dict(recipe.hyperparameters())
+        return self._known[role]
 
     def recipe(self, values: Mapping[str, Any], role: str = "rest") -> Recipe:
         """Return the recipe of a role with these values, which may be numbers or symbols."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -47,7 +48,7 @@ class Method:
     lrs: tuple[float, ...]
     factory: Factory = field(repr=False)
 
-    @property
+    @functools.cached_property
     def defaults(self) -> dict[str, Any]:
         """The hyper-parameters with their default values, in the order of the signature."""
         return {name: spec.default for name, spec in inspect.signature(self.factory).parameters.items()}

@@ -1,0 +1,172 @@
+"""Who executes what: the parameters of a group, sorted by executor, with everything that stays equal between steps."""
+
+from __future__ import annotations
+
+import operator
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeAlias, get_args
+
+import torch
+from torch import Tensor
+
+from slalom.engine.batch import Batch, Numbers
+from slalom.engine.build import CompileError, compiler
+from slalom.engine.eager import EagerBatch, Work
+from slalom.engine.native import DTYPES, Kernel, Launch, NativeBatch, kernel, planned
+from slalom.engine.plan import UnplannableError
+from slalom.engine.program import Program
+
+Executor: TypeAlias = Literal["auto", "eager", "native"]
+_NO_COMPILER: Final = (
+    "there is no C compiler, so every step runs in torch, several times slower: "
+    "install gcc or clang, or `pip install ziglang`."
+)
+EXECUTORS: Final[tuple[str, ...]] = get_args(Executor)
+
+
+@dataclass(frozen=True)
+class Seat:
+    """A parameter that takes part in a step.
+
+    Attributes:
+        index: its place in the group.
+        program: what it runs.
+        parameter: real-valued.
+        state: its tensors by key, "step" among them.
+
+    """
+
+    index: int
+    program: Program
+    parameter: Tensor
+    state: dict[str, Tensor]
+
+
+def choose(program: Program, parameter: Tensor, executor: Executor = "auto") -> tuple[str, str]:
+    """Return which executor runs a program on a parameter, and why.
+
+    Raises:
+        ValueError: if ``executor`` demands one that cannot run it.
+
+    """
+    if executor == "eager":
+        return "eager", "as demanded"
+    obstacle = _obstacle(program, parameter)
+    if obstacle is None:
+        return "native", "compiled for this processor"
+    if executor == "native":
+        raise ValueError(f'executor="native" cannot run here: {obstacle}; use executor="auto".')
+    return "eager", obstacle
+
+
+def _obstacle(program: Program, parameter: Tensor) -> str | None:
+    if parameter.device.type != "cpu":
+        return f"parameters on {parameter.device.type} have no compiled executor yet"
+    if parameter.dtype not in DTYPES:
+        return f"{str(parameter.dtype).removeprefix('torch.')} is computed in torch"
+    try:
+        plan = planned(program)
+    except UnplannableError as reason:
+        return f"{reason}, which torch computes"
+    if not parameter.is_contiguous() and (plan.two_dimensional or not _is_dense(parameter)):
+        return "the parameter has gaps, or rows that are not contiguous"
+    if compiler() is None:
+        _warn_once(_NO_COMPILER)
+        return "there is no C compiler"
+    return None
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    """Whether elements fill a block of memory without gaps or overlaps, in whatever order."""
+    expected = 1
+    for stride, length in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if length > 1:
+            if stride != expected:
+                return False
+            expected *= length
+    return True
+
+
+_warned: set[str] = set()
+
+
+def _warn_once(sentence: str) -> None:
+    if sentence not in _warned:
+        _warned.add(sentence)
+        warnings.warn(sentence, RuntimeWarning, stacklevel=2)
+
+
+class Crew:
+    """The parameters of a group that have a gradient, ready to step as long as nothing about them changes."""
+
+    def __init__(self, seats: Sequence[Seat], group: int, executor: Executor) -> None:
+        self.group = group
+        self.seats = list(seats)
+        self.eager: list[list[Seat]] = []
+        self.launches: list[tuple[Launch, list[Seat]]] = []
+        sorted_seats: dict[tuple[int, str], list[Seat]] = {}
+        for seat in seats:
+            if seat.parameter.numel():
+                name, _ = choose(seat.program, seat.parameter, executor)
+                sorted_seats.setdefault((id(seat.program), f"{name} {seat.parameter.dtype}"), []).append(seat)
+            else:
+                seat.state["step"] += 1.0
+        for (_, name), members in sorted_seats.items():
+            made = self._kernel(members[0], executor) if name.startswith("native") else None
+            if made is None:
+                self.eager.append(members)
+            else:
+                launch = Launch(made, [seat.parameter for seat in members], [seat.state for seat in members])
+                self.launches.append((launch, members))
+
+    @staticmethod
+    def _kernel(seat: Seat, executor: Executor) -> Kernel | None:
+        try:
+            return kernel(seat.program, DTYPES[seat.parameter.dtype])
+        except CompileError as error:
+            if executor == "native":
+                raise
+            _warn_once(f"{error} Every step runs in torch instead.")
+            return None
+
+    def holds(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> bool:
+        """Whether these are the same parameters, with gradients for the same ones, at the same places in memory."""
+        present = [p for p, g in zip(parameters, gradients, strict=True) if g is not None]
+        mine = [seat.parameter for seat in self.seats]
+        return (
+            len(present) == len(mine)
+            and all(map(operator.is_, present, mine))
+            and all(launch.still_holds() for launch, _ in self.launches)
+        )
+
+    def batches(self, gradients: Sequence[Tensor | None], numbers: Numbers, clock: float) -> list[Batch]:
+        """Return this step's batches."""
+        made: list[Batch] = []
+        for launch, seats in self.launches:
+            found = [_aligned(gradients[seat.index], seat.parameter) for seat in seats]
+            launch.set_gradients(found)
+            made.append(NativeBatch(launch, numbers, clock, self.group))
+        for seats in self.eager:
+            works = []
+            for seat in seats:
+                seat.state["step"] += 1.0
+                gradient = gradients[seat.index]
+                assert gradient is not None
+                t = float(seat.state["step"])
+                works.append(Work(seat.program, seat.parameter, gradient, seat.state, numbers, t, clock, self.group))
+            made.append(EagerBatch(works))
+        return made
+
+
+def _aligned(gradient: Any, parameter: Tensor) -> Tensor:
+    """Return the gradient with its elements in the order of the parameter's, as it is if it can be."""
+    if gradient.is_contiguous() and parameter.is_contiguous():
+        return gradient  # type: ignore[no-any-return]
+    if gradient.stride() == parameter.stride():
+        return gradient  # type: ignore[no-any-return]
+    return torch.empty_like(parameter).copy_(gradient)
+
+
+__all__ = ["EXECUTORS", "Crew", "Executor", "Seat", "choose"]
