@@ -223,7 +223,9 @@ def test_different_step_counts_in_one_launch() -> None:
 def test_one_launch_serves_matrices_and_vectors() -> None:
     optimizer = slalom.AdamW(lists(SHAPES, torch.float32))
     drive(optimizer, 2)
-    ((_, made),) = optimizer._crews.values()
+    (known,) = optimizer._crews.values()
+    made = known.crew
+    assert made is not None
     assert len(made.launches) == 1
     assert not made.eager
 

@@ -6,10 +6,13 @@ import contextlib
 import copy
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain
 from typing import Any, ClassVar, Final, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from slalom.algebra import State, Value
 from slalom.engine import (
@@ -91,7 +94,7 @@ class Optimizer(torch.optim.Optimizer):
     def _forget(self) -> None:
         """Drop what was derived from parameters and state; it is made again when needed."""
         self._programs: dict[Any, list[Program]] = {}
-        self._crews: dict[int, tuple[Any, Crew]] = {}
+        self._crews: dict[int, _Known] = {}
 
     @classmethod
     def of(cls, recipe: Recipe | ByRole, params: Parameters) -> Optimizer:
@@ -193,6 +196,7 @@ class Optimizer(torch.optim.Optimizer):
             for parameter in group["params"]
         )
 
+    @torch.no_grad()
     def init_state(self) -> None:
         """Create every parameter's state now, not at its first step. Changes no parameter, counts nothing."""
         for group in self.param_groups:
@@ -224,7 +228,6 @@ class Optimizer(torch.optim.Optimizer):
 
     # --- the step ----------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take one step.
 
@@ -236,14 +239,32 @@ class Optimizer(torch.optim.Optimizer):
 
         Raises:
             RuntimeError: for a sparse gradient.
-
         """
+        if torch._C._autograd._profiler_enabled():
+            with torch.autograd.profiler.record_function(f"Optimizer.step#{type(self).__name__}.step"):
+                return self._hooked_step(closure)
+        return self._hooked_step(closure)
+
+    # torch wraps a step that does not say so itself, at a cost that a small network feels more than the step.
+    step.hooked = True  # type: ignore[attr-defined]
+
+    def _hooked_step(self, closure: Callable[[], Any] | None) -> Any:
+        """Run the step between its hooks: global before local, and pre-hooks may replace the closure."""
+        arguments: tuple[Any, ...] = (self,) if closure is None else (self, closure)
+        keywords: dict[str, Any] = {}
+        for hook in chain(_global_optimizer_pre_hooks.values(), self._optimizer_step_pre_hooks.values()):
+            changed = hook(self, arguments, keywords)
+            if changed is not None:
+                arguments, keywords = changed
+                closure = arguments[1] if len(arguments) > 1 else keywords.get("closure")
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        batches = [batch for place in range(len(self.param_groups)) for batch in self._batches(place)]
-        run(batches)
+        run([batch for place in range(len(self.param_groups)) for batch in self._batches(place)])
+        self._optimizer_step_code()  # torch's anchor for external profilers
+        for hook in chain(self._optimizer_step_post_hooks.values(), _global_optimizer_post_hooks.values()):
+            hook(self, arguments, keywords)
         return loss
 
     def _batches(self, place: int) -> list[Batch]:
@@ -251,14 +272,17 @@ class Optimizer(torch.optim.Optimizer):
         group = self.param_groups[place]
         parameters = group["params"]
         gradients = [parameter.grad for parameter in parameters]
-        values = numbers(group)
-        crew = self._crews.get(place)
-        if crew is None or crew[0] != self._structure(group, values) or not crew[1].holds(parameters, gradients):
-            made = Crew(self._seats(group, gradients), place, self._executor)
-            crew = self._crews[place] = (self._structure(group, values), made)
-        real = [None if gradient is None else real_view(gradient) for gradient in gradients]
-        clock = self._clock() + 1 if any(seat.program.needs_clock for seat in crew[1].seats) else 0.0
-        return crew[1].batches(real, values, clock)
+        settings = list(group.values())[1:]  # all but the parameters
+        known = self._crews.get(place)
+        if known is None or known.settings != settings or any(isinstance(value, Tensor) for value in settings):
+            values = numbers(group)
+            structure = self._structure(group, values)
+            crew = known.crew if known is not None and known.structure == structure else None
+            known = self._crews[place] = _Known(settings, structure, values, crew)
+        if known.crew is None or not known.crew.holds(parameters, gradients):
+            known.crew = Crew(self._seats(group, gradients), place, self._executor)
+        clock = self._clock() + 1 if known.crew.needs_clock else 0.0
+        return known.crew.batches(gradients, known.numbers, clock)
 
     def _structure(self, group: Mapping[str, Any], values: Mapping[tuple[str, int | None], float]) -> Any:
         """Return all that programs depend on beside the numbers: switches, and which numbers are zero."""
@@ -266,6 +290,7 @@ class Optimizer(torch.optim.Optimizer):
         zeros = tuple(name for name, value in values.items() if not value)
         return (role, group["maximize"], self._blueprint.structure(group, role), zeros)
 
+    @torch.no_grad()
     def _seats(self, group: Mapping[str, Any], gradients: list[Tensor | None]) -> list[Seat]:
         seats = []
         for index, (parameter, gradient) in enumerate(zip(group["params"], gradients, strict=True)):
@@ -277,7 +302,9 @@ class Optimizer(torch.optim.Optimizer):
                     "build the layer with sparse=False."
                 )
             program = self._program(group, parameter)
-            seats.append(Seat(index, program, real_view(parameter), self._prepare(group, parameter, program)))
+            seats.append(
+                Seat(index, program, parameter, real_view(parameter), self._prepare(group, parameter, program))
+            )
         return seats
 
     def _clock(self) -> float:
@@ -366,6 +393,16 @@ class Optimizer(torch.optim.Optimizer):
         from slalom.describe import describe_optimizer
 
         return describe_optimizer(self)
+
+
+@dataclass
+class _Known:
+    """What is known of a group from the last step."""
+
+    settings: list[Any]
+    structure: Any
+    numbers: Mapping[tuple[str, int | None], float]
+    crew: Crew | None
 
 
 def _fresh(slot: State, parameter: Tensor) -> Tensor:

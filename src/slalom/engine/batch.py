@@ -32,21 +32,21 @@ class Batch(Protocol):
         """Write parameters and their own state; return what is shared with other batches, to be written last."""
 
 
-@torch.no_grad()
 def run(batches: Sequence[Batch]) -> None:
     """Take one step with all batches, in place."""
     _cross(batches)
     # What several batches share is written when the last of them has read it.
     shared = [write for batch in batches for write in batch.finish()]
-    for target, value in shared:
-        if isinstance(value, Tensor):
-            target.copy_(value)
-        else:
-            target.fill_(value)
+    if shared:
+        with torch.no_grad():
+            for target, value in shared:
+                target.copy_(value) if isinstance(value, Tensor) else target.fill_(value)
 
 
 def _cross(batches: Sequence[Batch]) -> None:
     """Complete the reductions over several tensors, in an order that every program agrees with."""
+    if not any(batch.crossings() for batch in batches):
+        return
     waiting = [(batch, [(node.attrs["label"], node) for node in batch.crossings()]) for batch in batches]
     while any(pending for _, pending in waiting):
         heads = list(dict.fromkeys(pending[0][0] for _, pending in waiting if pending))

@@ -6,6 +6,7 @@ import operator
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any, Final, Literal, TypeAlias, get_args
 
 import torch
@@ -33,13 +34,15 @@ class Seat:
     Attributes:
         index: its place in the group.
         program: what it runs.
-        parameter: real-valued.
+        original: the parameter as the user gave it.
+        parameter: the same as real values.
         state: its tensors by key, "step" among them.
 
     """
 
     index: int
     program: Program
+    original: Tensor
     parameter: Tensor
     state: dict[str, Tensor]
 
@@ -104,6 +107,8 @@ class Crew:
     def __init__(self, seats: Sequence[Seat], group: int, executor: Executor) -> None:
         self.group = group
         self.seats = list(seats)
+        self.parameters = [seat.original for seat in seats]
+        self.needs_clock = any(seat.program.needs_clock for seat in seats)
         self.eager: list[list[Seat]] = []
         self.launches: list[tuple[Launch, list[Seat]]] = []
         sorted_seats: dict[tuple[int, str], list[Seat]] = {}
@@ -133,11 +138,12 @@ class Crew:
 
     def holds(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> bool:
         """Whether these are the same parameters, with gradients for the same ones, at the same places in memory."""
-        present = [p for p, g in zip(parameters, gradients, strict=True) if g is not None]
-        mine = [seat.parameter for seat in self.seats]
+        present = parameters
+        if not all(map(operator.is_not, gradients, repeat(None))):
+            present = [p for p, g in zip(parameters, gradients, strict=True) if g is not None]
         return (
-            len(present) == len(mine)
-            and all(map(operator.is_, present, mine))
+            len(present) == len(self.parameters)
+            and all(map(operator.is_, present, self.parameters))
             and all(launch.still_holds() for launch, _ in self.launches)
         )
 
@@ -145,7 +151,9 @@ class Crew:
         """Return this step's batches."""
         made: list[Batch] = []
         for launch, seats in self.launches:
-            found = [_aligned(gradients[seat.index], seat.parameter) for seat in seats]
+            found: list[Any] = [gradients[seat.index] for seat in seats]
+            if not (launch.contiguous and all(map(torch.Tensor.is_contiguous, found))):
+                found = [_aligned(gradient, seat.parameter) for gradient, seat in zip(found, seats, strict=True)]
             launch.set_gradients(found)
             made.append(NativeBatch(launch, numbers, clock, self.group))
         for seats in self.eager:
@@ -154,18 +162,18 @@ class Crew:
                 seat.state["step"] += 1.0
                 gradient = gradients[seat.index]
                 assert gradient is not None
+                if gradient.is_complex():
+                    gradient = torch.view_as_real(gradient)
                 t = float(seat.state["step"])
                 works.append(Work(seat.program, seat.parameter, gradient, seat.state, numbers, t, clock, self.group))
             made.append(EagerBatch(works))
         return made
 
 
-def _aligned(gradient: Any, parameter: Tensor) -> Tensor:
+def _aligned(gradient: Tensor, parameter: Tensor) -> Tensor:
     """Return the gradient with its elements in the order of the parameter's, as it is if it can be."""
-    if gradient.is_contiguous() and parameter.is_contiguous():
-        return gradient  # type: ignore[no-any-return]
-    if gradient.stride() == parameter.stride():
-        return gradient  # type: ignore[no-any-return]
+    if gradient.stride() == parameter.stride() or (gradient.is_contiguous() and parameter.is_contiguous()):
+        return gradient
     return torch.empty_like(parameter).copy_(gradient)
 
 

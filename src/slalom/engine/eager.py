@@ -230,6 +230,7 @@ class EagerBatch:
         """Return the reductions over several tensors; empty parameters have no part in them."""
         return list(self.nodes.values()) if self.runs else []
 
+    @torch.no_grad()
     def reduce(self, label: str) -> Tensor:
         """Return the reduction over these parameters."""
         values = []
@@ -247,6 +248,7 @@ class EagerBatch:
                 value, dtype=_compute_dtype(like), device=like.device
             )
 
+    @torch.no_grad()
     def finish(self) -> SharedWrites:
         """Write parameters and their own state; return what is shared."""
         return [write for run in self.runs for write in run.finish()]

@@ -23,6 +23,9 @@ from slalom.engine.program import Program, matrix_shape, walk
 
 DTYPES: Final = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
+# Below this many elements waking a second thread costs more than it saves.
+_SERIAL: Final = 65536
+
 _Call = Callable[..., int]
 
 
@@ -41,6 +44,7 @@ class Kernel:
         shared: places of the states that tensors have in common, by key.
         crossings: places of the reductions over several tensors, by label, with level and column in the scalar table.
         host: computes host values, one function per section.
+        busy: which sections have anything to compute in C.
         out: for each column of the host table, the place of its value.
 
     """
@@ -59,6 +63,7 @@ class Kernel:
     out: list[int]
     place: dict[int, int]
     label_of: dict[str, Expr]
+    busy: tuple[bool, ...]
 
     @property
     def needs_sizes(self) -> bool:
@@ -117,7 +122,16 @@ def kernel(program: Program, dtype: str) -> Kernel:
         out=[place[by_place[column]] for column in range(len(by_place))],
         place=place,
         label_of={node.attrs["label"]: node for _, node in reductions},
+        busy=tuple(bool(nodes) or (last and _stores_small(found)) for nodes, last in _with_last(found.small)),
     )
+
+
+def _stores_small(found: Plan) -> bool:
+    return any(found.states[key].scope == "tensor" for key in found.writes)
+
+
+def _with_last(sections: list[list[Expr]]) -> list[tuple[list[Expr], bool]]:
+    return [(nodes, index == len(sections) - 1) for index, nodes in enumerate(sections)]
 
 
 _P, _I = ctypes.c_void_p, ctypes.c_int64
@@ -138,6 +152,8 @@ class Launch:
 
     def __init__(self, kernel: Kernel, parameters: Sequence[Tensor], states: Sequence[dict[str, Tensor]]) -> None:
         self.kernel = kernel
+        self.contiguous = all(parameter.is_contiguous() for parameter in parameters)
+        self.parallel = sum(parameter.numel() for parameter in parameters) > _SERIAL
         self.parameters = list(parameters)
         self.states = list(states)
         at = kernel.layout
@@ -187,17 +203,18 @@ class Launch:
 
     def still_holds(self) -> bool:
         """Whether every tensor is where it was when the table was made."""
-        now = [tensor for state in self.states for tensor in state.values()]
+        # A thousand tensors are looked at in every step: all loops here are C's.
+        now = list(chain.from_iterable(map(dict.values, self.states)))
         return (
             len(now) == len(self.kept)
             and all(map(operator.is_, now, self.kept))
-            and [p.data_ptr() for p in self.parameters] == self.addresses
+            and list(map(Tensor.data_ptr, self.parameters)) == self.addresses
         )
 
     def set_gradients(self, gradients: list[Tensor]) -> None:
         """Write the addresses of this step's gradients into the table."""
         self.gradients = gradients  # a copy made for this step must live as long as its address is used
-        addresses = [gradient.data_ptr() for gradient in gradients]
+        addresses = list(map(Tensor.data_ptr, gradients))
         if addresses != self._addresses_of_gradients:
             self._addresses_of_gradients = addresses
             self._g[:] = addresses
@@ -230,7 +247,7 @@ class NativeBatch:
         self.group = group
         self.numbers = numbers
         self.clock = clock
-        self.threads = torch.get_num_threads()
+        self.threads = torch.get_num_threads() if launch.parallel else 1
         kernel = launch.kernel
         n = len(launch.parameters)
         equal = kernel.tick(launch._T, n, launch._counts)
@@ -274,9 +291,13 @@ class NativeBatch:
         launch, kernel = self.launch, self.launch.kernel
         for registers, members in zip(self.registers, self.members, strict=True):
             kernel.host[index](registers)
+            if index == len(kernel.stages) and not kernel.busy[index]:
+                continue  # nobody reads the table any more
             values = [registers[place] for place in kernel.out]
             if values:
                 launch.host[0 if members is None else members] = values
+        if not kernel.busy[index]:
+            return
         kernel.sections[index](
             launch._T, launch._H, self.stride, launch._S, launch._V, len(launch.parameters), self.threads
         )
