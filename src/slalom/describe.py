@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from slalom.algebra import MATRIX, REDUCTIONS, Expr, Hyper, Number, State, Value, latex, leaf, text
+from slalom.algebra import Expr, Hyper, Number, State, Value, latex, leaf, text
 from slalom.algebra.expr import ELEMENT
-from slalom.engine import Program, layout, trace
+from slalom.engine import Program, UnplannableError, layout, planned, trace
+from slalom.engine.emit import emit
+from slalom.engine.plan import Stage
 from slalom.engine.program import Leaves, leaves, walk
 from slalom.parts import Memory, Signals
-from slalom.recipes import ByRole, Method, Recipe, method
+from slalom.recipes import ByRole, Method, Recipe
 from slalom.recipes.blueprint import Blueprint
 
 if TYPE_CHECKING:
@@ -53,7 +55,8 @@ class Sheet:
     state: float
     kept: dict[str, str]
     moved: float
-    reduces: tuple[str, ...]
+    executor: str
+    passes: tuple[str, ...]
 
 
 class _Words:
@@ -138,47 +141,87 @@ def sheet(recipe: Recipe, role: str = "") -> Sheet:
     shape = (_SIZE, _SIZE) if ndim == 2 else (_SIZE * _SIZE,)
     example = torch.empty(shape, device="meta")
     bytes_of = {key: 4 * math.prod(layout(slot, example)) for key, slot in program.states.items()}
-    reads = {
-        node.attrs.get("key", node.attrs["name"])
-        for node in program.nodes
-        if node.op in ("input", "state") and not node.host
-    }
-    traffic = sum(4 * example.numel() for name in ("w", "g") if name in reads) + 4 * example.numel()
-    traffic += sum(bytes_of[key] for key in program.states if key in reads)
-    traffic += sum(bytes_of[key] for key in program.writes)
+    try:
+        plan = planned(program)
+        passes = tuple(_pass(stage) for stage in plan.stages)
+        executor = "one compiled pass" if len(plan.stages) == 1 else f"{len(plan.stages)} compiled passes"
+        moved = float(plan.moved)
+    except UnplannableError as reason:
+        passes, executor = (), f"torch, operation by operation ({reason})"
+        moved = _least_traffic(program, bytes_of, example.numel())
     return Sheet(
         role=role,
         lines=tuple(_formula_lines(recipe, ndim)),
         state=sum(bytes_of.values()) / example.numel(),
         kept={key: slot.per for key, slot in program.states.items()},
-        moved=traffic / example.numel(),
-        reduces=tuple(_barrier(node) for node in program.nodes if node.op in REDUCTIONS | MATRIX),
+        moved=moved,
+        executor=executor,
+        passes=passes,
     )
 
 
-def _barrier(node: Expr) -> str:
-    return f"{node.op} per {node.attrs['per']}" if node.op in REDUCTIONS else "matrix products"
+def _least_traffic(program: Program, bytes_of: dict[str, int], elements: int) -> float:
+    """Return the bytes per parameter that must be read or written however the work is cut."""
+    reads = {
+        node.attrs.get("key", node.attrs["name"])
+        for node in program.nodes
+        if node.op in ("input", "state") and not node.host
+    }
+    own = 4 * elements * (1 + len(reads & {"w", "g"}))
+    return (
+        own + sum(bytes_of[key] for key in reads & set(bytes_of)) + sum(map(bytes_of.__getitem__, program.writes))
+    ) / elements
 
 
-def symbolic(entry: Method) -> Recipe | ByRole:
-    """Return a method's recipe with its hyper-parameters as symbols that carry their defaults."""
-    blueprint = Blueprint(entry)
-    return entry.recipe(**blueprint.live(entry.defaults))
+def _pass(stage: Stage) -> str:
+    """Say what one pass over memory does."""
+    facts = [f"reads {', '.join(sorted(stage.loads))}"]
+    if stage.stores:
+        facts.append(f"writes {', '.join(sorted(stage.stores))}")
+    sums = [f"{'sum' if node.op == 'total' else 'maximum'} per {node.attrs['per']}" for node in stage.reductions]
+    if sums:
+        facts.append(f"leaves {', '.join(f'{sums.count(one)} {one}' for one in dict.fromkeys(sums))}")
+    return f"{len(stage.values)} operations; {'; '.join(facts)}"
+
+
+def sources(recipe: Recipe | ByRole) -> str:
+    """Return the C that would run the recipe on float32 matrices."""
+    chosen = [recipe] if isinstance(recipe, Recipe) else [entry for entry, _ in _distinct(recipe)]
+    written = []
+    for one in chosen:
+        try:
+            written.append(emit(planned(_program(_lifted(one), 2)), "float32").strip())
+        except UnplannableError as reason:
+            written.append(f"/* no C: {reason} */")
+    return "\n\n".join(written)
+
+
+def symbolic(entry: Method, arguments: Mapping[str, Any] | None = None) -> Recipe | ByRole:
+    """Return a method's recipe with its hyper-parameters as symbols that carry the values given, or their defaults."""
+    return entry.recipe(**Blueprint(entry).live({**entry.defaults, **(arguments or {})}))
 
 
 def sheets(recipe: Recipe | ByRole) -> list[Sheet]:
     """Describe a recipe, or each of several by role."""
     if isinstance(recipe, Recipe):
-        lifted = recipe.with_hyperparameters({k: Hyper(k, v) for k, v in recipe.hyperparameters().items()})
-        return [sheet(lifted if not _has_symbols(recipe) else recipe)]
+        return [sheet(_lifted(recipe))]
+    return [sheet(_lifted(entry), ", ".join(roles)) for entry, roles in _distinct(recipe)]
+
+
+def _distinct(recipe: ByRole) -> list[tuple[Recipe, list[str]]]:
+    """Return each recipe once, with the roles it is for."""
     merged: dict[int, tuple[Recipe, list[str]]] = {}
     for role, entry in recipe.recipes().items():
         merged.setdefault(id(entry), (entry, []))[1].append(role)
-    return [sheet(entry, ", ".join(roles)) for entry, roles in merged.values()]
+    return list(merged.values())
 
 
-def _has_symbols(recipe: Recipe) -> bool:
-    return any(isinstance(value, Expr) for value in recipe.hyperparameters().values())
+def _lifted(recipe: Recipe) -> Recipe:
+    """Return a recipe whose numbers are symbols; one of the catalogue has them already."""
+    numbers = recipe.hyperparameters()
+    if any(isinstance(value, Expr) for value in numbers.values()):
+        return recipe
+    return recipe.with_hyperparameters({name: Hyper(name, value) for name, value in numbers.items()})
 
 
 def state_bytes(entry: Method) -> float:
@@ -198,12 +241,11 @@ def _wrapped(prefix: str, body: str, width: int) -> list[str]:
     return [prefix + rows[0], *(" " * len(prefix) + row for row in rows[1:])]
 
 
-def describe_sheet(entry: Sheet, width: int = 100) -> str:
-    """Write a sheet as aligned lines, without a heading."""
+def describe_sheet(entry: Sheet, width: int = 100, *, plan: bool = False) -> str:
+    """Write a sheet as aligned lines, without a heading; ``plan`` adds what each pass does."""
     rows = [f"  for {entry.role.replace('rest', 'everything else')}", ""] if entry.role else []
     rows += _formula_rows(entry.lines, "  ", width)
     kept = ", ".join(f"{key} per {extent}" for key, extent in entry.kept.items()) or "none"
-    passes = f"around {', '.join(dict.fromkeys(entry.reduces))}" if entry.reduces else "in one pass"
     rows += [
         "",
         *_wrapped(
@@ -211,8 +253,12 @@ def describe_sheet(entry: Sheet, width: int = 100) -> str:
             f"{_bytes(entry.state)} per parameter: {kept}" if entry.kept else "none",
             width,
         ),
-        *_wrapped(f"  {'traffic':<12}", f"at least {_bytes(entry.moved)} per parameter and step, {passes}", width),
+        *_wrapped(f"  {'moves':<12}", f"{_bytes(entry.moved)} per parameter and step", width),
+        *_wrapped(f"  {'runs as':<12}", entry.executor, width),
     ]
+    if plan:
+        for place, one in enumerate(entry.passes, 1):
+            rows += _wrapped(f"  {f'pass {place}':<12}", one, width)
     return "\n".join(rows)
 
 
@@ -220,21 +266,23 @@ def _bytes(count: float) -> str:
     return f"{count:.2g} bytes" if count < 1 else f"{count:.4g} bytes"
 
 
-def describe_method(name: str, width: int = 100) -> str:
-    """Write everything about a named optimizer."""
-    entry = method(name)
-    body = "\n\n".join(describe_sheet(one, width) for one in sheets(symbolic(entry)))
+def describe_method(
+    entry: Method, arguments: Mapping[str, Any] | None = None, width: int = 100, *, plan: bool = False
+) -> str:
+    """Write everything about a named optimizer, with some of its arguments given."""
+    body = "\n\n".join(describe_sheet(one, width, plan=plan) for one in sheets(symbolic(entry, arguments)))
     head = f"{entry.class_name}   {entry.title}"
-    rows = [head, f"  {entry.source}", "", body]
+    rows = [*_wrapped("", head, width), *_wrapped("  ", entry.source, width), "", body]
     rows += _wrapped(f"  {'use':<12}", entry.use, width) + _wrapped(f"  {'avoid':<12}", entry.avoid, width)
-    defaults = ", ".join(f"{key}={value!r}" for key, value in entry.defaults.items())
+    values = {**entry.defaults, **(arguments or {})}
+    defaults = ", ".join(f"{key}={value!r}" for key, value in values.items())
     rows += ["", *_wrapped("  ", f"slalom.{entry.class_name}(params, {defaults})", width)]
     return "\n".join(rows)
 
 
-def describe_recipe(recipe: Recipe | ByRole, width: int = 100) -> str:
+def describe_recipe(recipe: Recipe | ByRole, width: int = 100, *, plan: bool = False) -> str:
     """Write a recipe's formula, state and traffic."""
-    return "\n\n".join(describe_sheet(one, width) for one in sheets(recipe))
+    return "\n\n".join(describe_sheet(one, width, plan=plan) for one in sheets(recipe))
 
 
 def as_json(recipe: Recipe | ByRole, entry: Method | None = None) -> dict[str, Any]:

@@ -239,6 +239,7 @@ class Optimizer(torch.optim.Optimizer):
 
         Raises:
             RuntimeError: for a sparse gradient.
+
         """
         if torch._C._autograd._profiler_enabled():
             with torch.autograd.profiler.record_function(f"Optimizer.step#{type(self).__name__}.step"):

@@ -82,5 +82,5 @@ def test_impossible_workloads_are_refused(toys, change, sentence):
 
 
 def test_a_missing_file_is_refused():
-    with pytest.raises(UsageError, match=r'no workload file "nowhere\.py"'):
+    with pytest.raises(UsageError, match=r'no file "nowhere\.py"'):
         choose(["nowhere.py"], [])

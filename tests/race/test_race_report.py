@@ -19,7 +19,7 @@ HOSTILE = '<script>alert("x")</script>'
 def results(title="A hill", labels=("adam", "sgd:momentum=0.9"), target=1.0, missing=0):
     workload = DigitsMlp()
     workload.title, workload.target, workload.steps = title, target, 20
-    contestants = tuple(Named(label, (0.1, 0.2), False, label, {"x": title}) for label in labels)
+    contestants = tuple(Named(label, (0.1, 0.2), False, name=label, arguments={"x": title}) for label in labels)
     trials, outcomes = [], {}
     for place, contestant in enumerate(contestants):
         for lr in contestant.lrs:

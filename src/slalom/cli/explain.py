@@ -10,29 +10,35 @@ import typer
 
 
 def explain(
-    recipe: Annotated[str, typer.Argument(help="an optimizer's name, or a recipe file (.toml)")],
+    recipe: Annotated[str, typer.Argument(help="an optimizer, as adamw or sgd:momentum=0.9, or a recipe file (.toml)")],
     as_json: Annotated[bool, typer.Option("--json", help="print data, with the formulas in LaTeX too")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="show what each pass over memory does")] = False,
+    source: Annotated[bool, typer.Option("--source", help="print the C that runs it, and nothing else")] = False,
     parts: Annotated[
-        list[Path] | None, typer.Option(help="a Python file that defines parts of your own; may be repeated")
+        list[Path] | None, typer.Option(help="a Python file with parts or methods of your own; may be repeated")
     ] = None,
 ) -> None:
     """Show a recipe: the formula slot by slot, its state, its memory traffic, its source."""
     from rich.console import Console
 
     from slalom import describe
-    from slalom.cli.files import load_parts, read_recipe
-    from slalom.recipes import method
+    from slalom.recipes.spec import parse_spec
+    from slalom.userfiles import import_file, read_recipe
 
-    load_parts(parts or [])
+    for file in parts or []:
+        import_file(str(file))
     console = Console(highlight=False)
     width = max(60, min(console.width, 110))
     if recipe.endswith(".toml"):
-        chosen, entry = read_recipe(recipe), None
-        screen = f"{Path(recipe).stem}   a recipe of your own\n\n" + describe.describe_recipe(chosen, width)
+        chosen, entry = read_recipe(recipe)[0], None
+        screen = f"{Path(recipe).stem}   a recipe of your own\n\n" + describe.describe_recipe(chosen, width, plan=plan)
     else:
-        entry = method(recipe)
-        chosen = describe.symbolic(entry)
-        screen = describe.describe_method(recipe, width)
+        entry, arguments = parse_spec(recipe)
+        chosen = describe.symbolic(entry, arguments)
+        screen = describe.describe_method(entry, arguments, width, plan=plan)
+    if source:
+        print(describe.sources(chosen))
+        return
     if as_json:
         print(json.dumps(describe.as_json(chosen, entry), indent=2, ensure_ascii=False))
         return

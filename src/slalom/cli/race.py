@@ -27,7 +27,7 @@ def race(
         typer.Argument(
             metavar="RECIPE|FILE.toml|FILE.py",
             help="Who races: names such as adam or sgd:momentum=0.9, or recipes in TOML files. "
-            "A Python file adds workloads of your own (see slalom.race.Workload).",
+            "A Python file adds workloads, parts or methods of your own (see slalom.race.Workload, slalom.parts).",
             show_default="six well-known ones",
         ),
     ] = None,
@@ -106,7 +106,7 @@ def _plan(
     from slalom.race.plan import plan
 
     rates = parse_lrs(lrs) if lrs is not None else ()
-    return plan(choose(files, names), enter(recipes or DEFAULT), seeds, rates, quick)
+    return plan(choose(files, names), enter(recipes or DEFAULT, files), seeds, rates, quick)
 
 
 def _run(plan: Plan, out: Path, workers: int, console: Console) -> tuple[Results, Path, bool]:

@@ -285,6 +285,12 @@ class Part:
         }
         cls._name = name or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
         if not abstract:
+            known = _PARTS.get(cls._name, cls)
+            if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):  # a cell may run again
+                raise ValueError(
+                    f'there is already a part named "{cls._name}", in {known.__module__}: '
+                    f"give yours another one, class {cls.__name__}({cls.slot.title()}, name=...)."
+                )
             _PARTS[cls._name] = cls
 
     def __post_init__(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
@@ -10,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slalom.errors import UsageError, unknown
+from slalom.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -27,39 +26,51 @@ class Contestant(ABC):
         label: what it is called in every table and chart; unique within a race.
         lrs: the learning rates to try, smallest first.
         pinned: whether a person chose them; if not, a workload may scale them.
+        files: Python files with the parts or methods that it needs.
 
     """
 
     label: str
     lrs: tuple[float, ...]
     pinned: bool
+    files: tuple[str, ...] = ()
 
-    @abstractmethod
     def build(self, model: nn.Module, lr: float) -> torch.optim.Optimizer:
-        """Return a new optimizer for a model."""
+        """Return a new optimizer for a model; a worker imports the person's files first."""
+        from slalom.userfiles import import_file
 
-    @abstractmethod
+        for file in self.files:
+            import_file(file)
+        return self._build(model, lr)
+
     def identity(self) -> Mapping[str, Any]:
         """Return everything that determines how it trains, apart from the learning rate; plain data for JSON."""
+        from slalom.userfiles import digest
+
+        return {**self._facts(), **({"files": [digest(file) for file in self.files]} if self.files else {})}
+
+    @abstractmethod
+    def _build(self, model: nn.Module, lr: float) -> torch.optim.Optimizer: ...
+
+    @abstractmethod
+    def _facts(self) -> Mapping[str, Any]: ...
 
 
 @dataclass(frozen=True)
 class Named(Contestant):
     """A recipe of the registry, some of its arguments replaced."""
 
-    name: str
+    name: str = ""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
-    def build(self, model: nn.Module, lr: float) -> torch.optim.Optimizer:
-        """Build it by name."""
+    def _build(self, model: nn.Module, lr: float) -> torch.optim.Optimizer:
         import slalom
 
         optimizer: torch.optim.Optimizer = slalom.create(self.name, model, **{**self.arguments, "lr": lr})
         return optimizer
 
-    def identity(self) -> Mapping[str, Any]:
-        """Return the name with all hyper-parameters, the defaults included."""
+    def _facts(self) -> Mapping[str, Any]:
         hyperparameters = {**self.defaults, **self.arguments}
         hyperparameters.pop("lr", None)
         return {"recipe": self.name, **hyperparameters}
@@ -69,27 +80,35 @@ class Named(Contestant):
 class Written(Contestant):
     """A recipe written in a TOML file."""
 
-    text: str
+    text: str = ""
 
-    def build(self, model: nn.Module, lr: float) -> torch.optim.Optimizer:
-        """Build it from the text."""
+    def _build(self, model: nn.Module, lr: float) -> torch.optim.Optimizer:
         import slalom
 
         optimizer: torch.optim.Optimizer = slalom.Recipe.from_toml(self.text).build(model, lr=lr)
         return optimizer
 
-    def identity(self) -> Mapping[str, Any]:
-        """Return the text."""
+    def _facts(self) -> Mapping[str, Any]:
         return {"toml": self.text}
 
 
-def enter(words: Iterable[str]) -> tuple[Contestant, ...]:
-    """Turn names, specs and TOML paths into contestants with different labels, each of which can be built."""
+def enter(words: Iterable[str], files: Iterable[str] = ()) -> tuple[Contestant, ...]:
+    """Turn names, specs and TOML paths into contestants with different labels, each of which can be built.
+
+    Args:
+        words: what was typed.
+        files: Python files whose parts and methods they may use.
+
+    """
     from torch import nn
+
+    from slalom.userfiles import defines_methods, import_file
+
+    own = tuple(str(Path(file).resolve()) for file in files if defines_methods(import_file(file)))
 
     contestants: dict[str, Contestant] = {}
     for word in words:
-        contestant = _from_file(Path(word)) if word.endswith(".toml") else _from_spec(word)
+        contestant = _from_file(word, own) if word.endswith(".toml") else _from_spec(word, own)
         if contestant.label in contestants:
             raise UsageError(f'two contestants are called "{contestant.label}"; leave one out or rename its file.')
         try:
@@ -111,54 +130,21 @@ def parse_lrs(text: str) -> tuple[float, ...]:
     return tuple(lrs)
 
 
-def _from_spec(word: str) -> Named:
-    import slalom
+def _from_spec(word: str, files: tuple[str, ...]) -> Named:
     from slalom.race.workloads import built_in
-    from slalom.recipes import method
+    from slalom.recipes.spec import parse_spec
 
-    name, _, tail = word.partition(":")
-    if name not in slalom.list_optimizers():
-        if name in built_in():
-            raise UsageError(f'"{name}" is a workload: --workload {name} races on it.')
-        raise unknown("optimizer", name, slalom.list_optimizers(), "`slalom list` shows all of them.")
-    given = _arguments(word, tail)
-    recipe = method(name)
-    known = {*recipe.defaults, "lr"}
-    for argument in given:
-        if argument not in known:
-            raise unknown(f"argument of {name}", argument, known)
+    if word in built_in():
+        raise UsageError(f'"{word}" is a workload: --workload {word} races on it.')
+    entry, given = parse_spec(word)
     # A rate in the spec is a decision of the person who typed it, so no grid is laid around it.
-    lrs = parse_lrs(str(given["lr"])) if "lr" in given else tuple(recipe.lrs)
+    lrs = parse_lrs(str(given["lr"])) if "lr" in given else tuple(entry.lrs)
     arguments = {argument: value for argument, value in given.items() if argument != "lr"}
-    return Named(word, lrs, "lr" in given, name, arguments, dict(recipe.defaults))
+    return Named(word, lrs, "lr" in given, files, entry.name, arguments, dict(entry.defaults))
 
 
-def _arguments(word: str, text: str) -> dict[str, Any]:
-    """Read "momentum=0.9,betas=(0.9,0.95),nesterov=true" with Python's own grammar for keyword arguments."""
-    try:
-        call = ast.parse(f"_({text})", mode="eval").body
-        if isinstance(call, ast.Call) and not call.args:
-            return {str(keyword.arg): _value(keyword.value) for keyword in call.keywords}
-    except (SyntaxError, ValueError):
-        pass
-    raise UsageError(f'contestant "{word}": after the colon comes key=value,key=value as in sgd:momentum=0.9.')
+def _from_file(file: str, files: tuple[str, ...]) -> Written:
+    from slalom.userfiles import read_recipe
 
-
-def _value(node: ast.expr) -> Any:
-    if isinstance(node, ast.Name):
-        return {"true": True, "false": False, "none": None}.get(node.id, node.id)
-    return ast.literal_eval(node)
-
-
-def _from_file(path: Path) -> Written:
-    import slalom
-
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f'cannot read recipe "{path}": {error}.') from None
-    try:
-        lr = float(slalom.Recipe.from_toml(text).lr)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f'recipe "{path}": {error}') from None
-    return Written(path.stem, (lr / 3, lr, lr * 3), True, text)
+    recipe, text = read_recipe(file)
+    return Written(Path(file).stem, (recipe.lr / 3, recipe.lr, recipe.lr * 3), True, files, text)

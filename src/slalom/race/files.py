@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import inspect
-import sys
-import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,6 +13,7 @@ from typing import Any
 from slalom.errors import UsageError, unknown
 from slalom.race.workload import Workload
 from slalom.race.workloads import built_in
+from slalom.userfiles import blame, defines_methods, digest, import_file
 
 
 @dataclass(frozen=True)
@@ -56,7 +53,7 @@ def choose(files: Iterable[str], names: Iterable[str]) -> tuple[Entry, ...]:
 
 def all_built_in() -> tuple[Entry, ...]:
     """Return the built-in workloads."""
-    return tuple(Entry(workload, None, _digest(inspect.getfile(type(workload)))) for workload in built_in().values())
+    return tuple(Entry(workload, None, digest(inspect.getfile(type(workload)))) for workload in built_in().values())
 
 
 @lru_cache(maxsize=32)
@@ -68,50 +65,17 @@ def load(name: str, file: str | None) -> Workload[Any]:
 
 
 def from_file(file: str) -> tuple[Entry, ...]:
-    """Import a person's file and return the workloads that it defines."""
+    """Import a person's file and return the workloads that it defines: none, if it brings parts or methods instead."""
+    module = import_file(file)
     path = Path(file).resolve()
-    if not path.is_file():
-        raise UsageError(f'no workload file "{file}".')
-    module = _import(path, file)
-    digest = _digest(str(path))
+    source = digest(file)
     workloads: dict[str, Workload[Any]] = {}
     for workload in _instances(module, file):
         _check(workload, file)
         if workload.name in workloads:
             raise UsageError(f'{file}: two workloads are called "{workload.name}"; set another name.')
         workloads[workload.name] = workload
-    return tuple(Entry(workload, str(path), digest) for workload in workloads.values())
-
-
-def _import(path: Path, file: str) -> ModuleType:
-    name = f"slalom_workloads_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
-    specification = importlib.util.spec_from_file_location(name, path)
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[name] = module
-    # As `python file.py` does it, so that the file can import its neighbours.
-    if str(path.parent) not in sys.path:
-        sys.path.insert(0, str(path.parent))
-    try:
-        specification.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        del sys.modules[name]
-        raise UsageError(_blame(error, path, file)) from None
-    return module
-
-
-def _blame(error: BaseException, path: Path, file: str) -> str:
-    """Describe an error by the line of the person's own file that led to it."""
-    message = f"{type(error).__name__}: {error}"
-    if isinstance(error, SyntaxError) and error.filename == str(path):
-        line, text = error.lineno, error.text
-        message = f"{type(error).__name__}: {error.msg}"
-    else:
-        own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-        line, text = (own[-1].lineno, own[-1].line) if own else (None, None)
-    place = f"{file}, line {line}" if line else file
-    return f"{place}: {message}" + (f"\n    {text.strip()}" if text else "")
+    return tuple(Entry(workload, str(path), source) for workload in workloads.values())
 
 
 def _instances(module: ModuleType, file: str) -> list[Workload[Any]]:
@@ -132,8 +96,8 @@ def _instances(module: ModuleType, file: str) -> list[Workload[Any]]:
         try:
             instances.append(cls())
         except Exception as error:
-            raise UsageError(_blame(error, Path(file).resolve(), file)) from None
-    if not instances:
+            raise UsageError(blame(error, file)) from None
+    if not instances and not defines_methods(module):
         unfinished = [cls for cls in classes if inspect.isabstract(cls)]
         if unfinished:
             missing = ", ".join(sorted(unfinished[0].__abstractmethods__))
@@ -149,7 +113,3 @@ def _check(workload: Workload[Any], file: str) -> None:
         value = getattr(workload, attribute)
         if not isinstance(value, int) or value < 1:
             raise UsageError(f"{file}: {workload.name}.{attribute} is {value!r}; give a whole number of at least 1.")
-
-
-def _digest(file: str) -> str:
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest()

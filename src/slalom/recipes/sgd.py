@@ -31,7 +31,7 @@ def sgd(
         )
     return Recipe(
         gradient=L2(weight_decay) if weight_decay else None,
-        momentum=HeavyBall(momentum, dampening, nesterov) if momentum else None,
+        momentum=HeavyBall(momentum, dampening or 0.0, nesterov) if momentum else None,
         step=lr,
     )
 

@@ -89,7 +89,7 @@ def adafactor(
 @recipe(
     "muon",
     class_name="Muon",
-    title="momentum, orthogonalised; AdamW for what is no hidden matrix",
+    title="orthogonalised momentum; AdamW where there is no matrix",
     family="matrix",
     year=2024,
     source="Jordan et al. 2024, kellerjordan.github.io/posts/muon; scaling: Liu et al. 2025, arXiv:2502.16982",

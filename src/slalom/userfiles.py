@@ -1,0 +1,93 @@
+"""Files that people hand to slalom: recipes in TOML, and Python with parts, methods or workloads of their own."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import sys
+import traceback
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from slalom.errors import UsageError
+
+if TYPE_CHECKING:
+    from slalom.recipes import ByRole, Recipe
+
+
+def read_recipe(file: str) -> tuple[Recipe | ByRole, str]:
+    """Read a recipe file; return the recipe and the text.
+
+    Raises:
+        UsageError: if it cannot be read or is no recipe.
+
+    """
+    from slalom.recipes import Recipe
+
+    try:
+        text = Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f'cannot read recipe "{file}": {error}.') from None
+    try:
+        return Recipe.from_toml(text), text
+    except (TypeError, ValueError) as error:
+        raise UsageError(f'recipe "{file}": {error}') from None
+
+
+def import_file(file: str) -> ModuleType:
+    """Import a person's Python file, once.
+
+    Raises:
+        UsageError: if it is not there or fails, with the line of theirs that failed and nothing of ours.
+
+    """
+    path = Path(file).resolve()
+    if not path.is_file():
+        raise UsageError(f'no file "{file}".')
+    name = f"slalom_user_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    specification = importlib.util.spec_from_file_location(name, path)
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[name] = module
+    # As `python file.py` does it, so that the file can import its neighbours.
+    if str(path.parent) not in sys.path:
+        sys.path.insert(0, str(path.parent))
+    try:
+        specification.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        del sys.modules[name]
+        raise UsageError(blame(error, file)) from None
+    return module
+
+
+def blame(error: BaseException, file: str) -> str:
+    """Describe an error by the line of the person's own file that led to it."""
+    path = str(Path(file).resolve())
+    message = f"{type(error).__name__}: {error}"
+    if isinstance(error, SyntaxError) and error.filename == path:
+        line, text = error.lineno, error.text
+        message = f"{type(error).__name__}: {error.msg}"
+    else:
+        own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+        line, text = (own[-1].lineno, own[-1].line) if own else (None, None)
+    place = f"{file}, line {line}" if line else file
+    return f"{place}: {message}" + (f"\n    {text.strip()}" if text else "")
+
+
+def digest(file: str) -> str:
+    """Return the SHA-256 of a file."""
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+
+
+def defines_methods(module: ModuleType) -> bool:
+    """Whether a file defines parts, or enters optimizers into the catalogue."""
+    from slalom.parts import Part
+    from slalom.recipes import list_optimizers, method
+
+    own = module.__name__
+    parts = any(isinstance(v, type) and issubclass(v, Part) and v.__module__ == own for v in vars(module).values())
+    return parts or any(method(name).factory.__module__ == own for name in list_optimizers())
