@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help race race-quick test test-all lint types format clean
+.PHONY: help race race-quick test test-all bench lint types format clean
 
 help:            ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
@@ -26,6 +26,9 @@ test: $(READY)   ## the test suite
 
 test-all: $(READY)  ## the test suite with its long and heavy checks
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+bench: $(READY)  ## step times against torch.optim and pytorch_optimizer, a few minutes
+	$(BIN)/python benchmarks/step_time.py
 
 lint: $(READY)   ## style
 	$(BIN)/ruff check .

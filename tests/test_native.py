@@ -227,7 +227,7 @@ def test_one_launch_serves_matrices_and_vectors() -> None:
     made = known.crew
     assert made is not None
     assert len(made.launches) == 1
-    assert not made.eager
+    assert not made.others
 
 
 def test_mixed_dtypes_in_one_optimizer() -> None:
@@ -326,7 +326,7 @@ def test_without_a_compiler_torch_runs_and_one_warning_says_what_to_install(monk
     with pytest.warns(RuntimeWarning, match="install gcc or clang") as caught:
         drive(optimizer, 3)
     assert len(caught) == 1
-    assert "eager" in optimizer.executors()
+    assert "foreach" in optimizer.executors()
 
 
 @pytest.mark.slow

@@ -13,7 +13,17 @@ import torch
 from networks import network, train
 from slalom import Recipe
 from slalom.errors import UsageError
+from slalom.parts import base
+from slalom.recipes import registry
 from slalom.userfiles import import_file, read_recipe
+
+
+@pytest.fixture(autouse=True)
+def _own_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test enters into the catalogue is gone after it."""
+    monkeypatch.setattr(registry, "_METHODS", dict(registry._METHODS))
+    monkeypatch.setattr(base, "_PARTS", dict(base._PARTS))
+
 
 PART = '''"""A part of one's own, and a method made of it."""
 

@@ -15,13 +15,14 @@ from torch import Tensor
 from slalom.engine.batch import Batch, Numbers
 from slalom.engine.build import CompileError, compiler
 from slalom.engine.eager import EagerBatch, Work
+from slalom.engine.foreach import ForeachBatch
 from slalom.engine.native import DTYPES, Kernel, Launch, NativeBatch, kernel, planned
 from slalom.engine.plan import UnplannableError
 from slalom.engine.program import Program
 
-Executor: TypeAlias = Literal["auto", "eager", "native"]
+Executor: TypeAlias = Literal["auto", "eager", "foreach", "native"]
 _NO_COMPILER: Final = (
-    "there is no C compiler, so every step runs in torch, several times slower: "
+    "there is no C compiler, so steps run as lists of torch operations, several times slower: "
     "install gcc or clang, or `pip install ziglang`."
 )
 EXECUTORS: Final[tuple[str, ...]] = get_args(Executor)
@@ -54,19 +55,26 @@ def choose(program: Program, parameter: Tensor, executor: Executor = "auto") -> 
         ValueError: if ``executor`` demands one that cannot run it.
 
     """
-    if executor == "eager":
-        return "eager", "as demanded"
-    obstacle = _obstacle(program, parameter)
-    if obstacle is None:
+    if executor in ("eager", "foreach"):
+        return executor, "as demanded"
+    if parameter.device.type != "cpu":
+        obstacle: str | None = f"there is no compiled executor for {parameter.device.type} yet"
+    else:
+        obstacle = _obstacle(program, parameter)
+    if obstacle is None and compiler() is not None:
         return "native", "compiled for this processor"
     if executor == "native":
-        raise ValueError(f'executor="native" cannot run here: {obstacle}; use executor="auto".')
-    return "eager", obstacle
+        raise ValueError(
+            f'executor="native" cannot run here: {obstacle or "there is no C compiler"}; use executor="auto".'
+        )
+    if obstacle is None:
+        _warn_once(_NO_COMPILER)
+        return "foreach", "there is no C compiler"
+    return ("foreach" if parameter.device.type != "cpu" else "eager"), obstacle
 
 
 def _obstacle(program: Program, parameter: Tensor) -> str | None:
-    if parameter.device.type != "cpu":
-        return f"parameters on {parameter.device.type} have no compiled executor yet"
+    """Return why a parameter on the CPU cannot run compiled, None if it can."""
     if parameter.dtype not in DTYPES:
         return f"{str(parameter.dtype).removeprefix('torch.')} is computed in torch"
     try:
@@ -75,9 +83,6 @@ def _obstacle(program: Program, parameter: Tensor) -> str | None:
         return f"{reason}, which torch computes"
     if not parameter.is_contiguous() and (plan.two_dimensional or not _is_dense(parameter)):
         return "the parameter has gaps, or rows that are not contiguous"
-    if compiler() is None:
-        _warn_once(_NO_COMPILER)
-        return "there is no C compiler"
     return None
 
 
@@ -109,7 +114,7 @@ class Crew:
         self.seats = list(seats)
         self.parameters = [seat.original for seat in seats]
         self.needs_clock = any(seat.program.needs_clock for seat in seats)
-        self.eager: list[list[Seat]] = []
+        self.others: list[tuple[type[EagerBatch], list[Seat]]] = []
         self.launches: list[tuple[Launch, list[Seat]]] = []
         sorted_seats: dict[tuple[int, str], list[Seat]] = {}
         for seat in seats:
@@ -121,7 +126,8 @@ class Crew:
         for (_, name), members in sorted_seats.items():
             made = self._kernel(members[0], executor) if name.startswith("native") else None
             if made is None:
-                self.eager.append(members)
+                listed = name.startswith(("foreach", "native"))  # native without a kernel: the compiler failed
+                self.others.append((ForeachBatch if listed else EagerBatch, members))
             else:
                 launch = Launch(made, [seat.parameter for seat in members], [seat.state for seat in members])
                 self.launches.append((launch, members))
@@ -133,7 +139,7 @@ class Crew:
         except CompileError as error:
             if executor == "native":
                 raise
-            _warn_once(f"{error} Every step runs in torch instead.")
+            _warn_once(f"{error} Steps run as lists of torch operations instead.")
             return None
 
     def holds(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> bool:
@@ -156,7 +162,7 @@ class Crew:
                 found = [_aligned(gradient, seat.parameter) for gradient, seat in zip(found, seats, strict=True)]
             launch.set_gradients(found)
             made.append(NativeBatch(launch, numbers, clock, self.group))
-        for seats in self.eager:
+        for batch, seats in self.others:
             works = []
             for seat in seats:
                 seat.state["step"] += 1.0
@@ -166,7 +172,7 @@ class Crew:
                     gradient = torch.view_as_real(gradient)
                 t = float(seat.state["step"])
                 works.append(Work(seat.program, seat.parameter, gradient, seat.state, numbers, t, clock, self.group))
-            made.append(EagerBatch(works))
+            made.append(batch(works))
         return made
 
 

@@ -141,7 +141,7 @@ def _tape(program: Program) -> _Tape:
     return _Tape(program)
 
 
-class _Run:
+class Run:
     """One parameter on its way through a step."""
 
     def __init__(self, work: Work, cache: dict[Any, list[Any]]) -> None:
@@ -171,8 +171,8 @@ class _Run:
             registers[place] = compute(*(registers[operand] for operand in operands))
         return registers
 
-    def evaluate(self, roots: tuple[int, ...]) -> list[Any]:
-        """Return the registers with ``roots`` computed."""
+    def inputs(self) -> list[Any]:
+        """Return registers with all that is given: host values, tensors as they are now, completed reductions."""
         tape, work = self.tape, self.work
         registers = list(self.base)
         dtype = _compute_dtype(work.parameter)
@@ -186,16 +186,23 @@ class _Run:
             registers[place] = _in_view(state, work.program.states[key], self.shape) if view else state
         for place, value in self.crossed.items():
             registers[place] = value
-        for place, compute, operands in tape.route(self.outcomes, roots, frozenset(self.crossed)):
+        return registers
+
+    def evaluate(self, roots: tuple[int, ...]) -> list[Any]:
+        """Return the registers with ``roots`` computed."""
+        registers = self.inputs()
+        for place, compute, operands in self.tape.route(self.outcomes, roots, frozenset(self.crossed)):
             registers[place] = compute(*[registers[operand] for operand in operands])
         return registers
 
-    def finish(self) -> list[tuple[Tensor, Any]]:
+    def roots(self) -> tuple[int, ...]:
+        """Return the places of all that a step writes."""
+        return (*(place for _, place in self.tape.writes), self.tape.result)
+
+    def store(self, registers: list[Any]) -> SharedWrites:
         """Write the parameter and its own state; return what is shared with other parameters, to be written last."""
         tape, work = self.tape, self.work
-        roots = (*(place for _, place in tape.writes), tape.result)
-        registers = self.evaluate(roots)
-        shared: list[tuple[Tensor, Any]] = []
+        shared: SharedWrites = []
         for key, place in tape.writes:
             target, value = work.state[key], registers[place]
             if work.program.states[key].scope == "tensor":
@@ -223,7 +230,7 @@ class EagerBatch:
     def __init__(self, works: Sequence[Work]) -> None:
         self.group = works[0].group
         cache: dict[Any, list[Any]] = {}
-        self.runs = [_Run(work, cache) for work in works if work.parameter.numel()]
+        self.runs = [Run(work, cache) for work in works if work.parameter.numel()]
         self.nodes = {node.attrs["label"]: node for node in works[0].program.crossings}
 
     def crossings(self) -> list[Expr]:
@@ -251,13 +258,13 @@ class EagerBatch:
     @torch.no_grad()
     def finish(self) -> SharedWrites:
         """Write parameters and their own state; return what is shared."""
-        return [write for run in self.runs for write in run.finish()]
+        return [write for run in self.runs for write in run.store(run.evaluate(run.roots()))]
 
 
 @torch.no_grad()
 def read(work: Work) -> Tensor:
     """Return the program's result without writing anything."""
-    run = _Run(work, {})
+    run = Run(work, {})
     value = run.evaluate((run.tape.result,))[run.tape.result]
     result = torch.empty_like(work.parameter)
     _store(result, value)

@@ -98,7 +98,7 @@ def amsgrad(lr: float = 1e-3, betas: Betas = (0.9, 0.999), eps: float = 1e-8, we
     source="Kingma & Ba 2014, arXiv:1412.6980, section 7.1",
     use="embeddings and gradients with rare spikes: a spike is tamed at once",
     avoid="nothing in particular; rarely better than Adam",
-    lrs=(5e-4, 2e-3, 6e-3),
+    lrs=(3e-4, 1e-3, 3e-3),
 )
 def adamax(lr: float = 2e-3, betas: Betas = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.0) -> Recipe:
     return Recipe(
@@ -118,7 +118,7 @@ def adamax(lr: float = 2e-3, betas: Betas = (0.9, 0.999), eps: float = 1e-8, wei
     source='Dozat 2016, "Incorporating Nesterov Momentum into Adam"',
     use="where Adam works and a little more speed is welcome",
     avoid="very noisy gradients: the look-ahead gives the newest one more weight",
-    lrs=(5e-4, 2e-3, 6e-3),
+    lrs=(3e-4, 1e-3, 3e-3),
 )
 def nadam(
     lr: float = 2e-3,

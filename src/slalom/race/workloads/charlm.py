@@ -119,7 +119,7 @@ class CharLm(Workload[Tensor]):
 
     name = "charlm"
     steps = 400
-    lr_scale = 3.0
+    lr_scale = 6.0
     # Where torch's AdamW at its best rate (0.003 of 0.001, 0.003, 0.01; median of 3 seeds) is after 68 % of the steps.
     target = 2.08
 

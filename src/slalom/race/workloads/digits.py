@@ -43,7 +43,7 @@ def images() -> Images:
 class Digits(Workload[tuple[Tensor, Tensor]]):
     """Classify handwritten digits; the subclasses choose the model."""
 
-    lr_scale = 3.0
+    lr_scale = 6.0
 
     def batches(self, generator: Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """Draw images with replacement, each shifted by up to one pixel each way."""

@@ -1,0 +1,43 @@
+"""The README's code runs, and what it shows is what is printed."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("place", range(len(BLOCKS)))
+def test_every_block_runs_by_itself(place: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", BLOCKS[place]], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_screen_is_the_one_that_is_printed() -> None:
+    from slalom.describe import describe_method
+    from slalom.recipes import method
+
+    shown = re.search(r"\$ slalom explain lamb --plan\n(.*?)```", README, flags=re.DOTALL)
+    assert shown is not None
+    printed = describe_method(method("lamb"), width=100, plan=True)
+    assert printed.startswith(shown.group(1).rstrip())
+
+
+def test_the_part_of_ones_own_is_explained_as_the_readme_says(tmp_path: Path) -> None:
+    (block,) = [block for block in BLOCKS if "class RootMagnitude" in block]
+    (tmp_path / "mine.py").write_text(block)
+    words = ["explain", "half-adam", "--parts", "mine.py"]
+    done = subprocess.run(
+        [sys.executable, "-c", "from slalom.cli import main; main()", *words],
+        capture_output=True, text=True, cwd=tmp_path, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "a ← 0.99 a + 0.01 |g|" in done.stdout
