@@ -349,3 +349,13 @@ def test_emitted_c_is_clean_under_sanitizers(name: str, tmp_path: Path) -> None:
     }
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("executor", ["eager", "foreach", "native"])
+def test_what_float32_cannot_hold_becomes_infinity(executor: Any) -> None:
+    w = torch.nn.Parameter(torch.ones(2))
+    optimizer = slalom.Prodigy([w], d0=1e30, executor=executor)
+    for _ in range(3):
+        w.grad = torch.full((2,), -1e30)
+        optimizer.step()
+    assert not torch.isfinite(optimizer.state[w]["prodigy.d"])

@@ -178,9 +178,10 @@ def _pass(stage: Stage) -> str:
     facts = [f"reads {', '.join(sorted(stage.loads))}"]
     if stage.stores:
         facts.append(f"writes {', '.join(sorted(stage.stores))}")
-    sums = [f"{'sum' if node.op == 'total' else 'maximum'} per {node.attrs['per']}" for node in stage.reductions]
-    if sums:
-        facts.append(f"leaves {', '.join(f'{sums.count(one)} {one}' for one in dict.fromkeys(sums))}")
+    kinds = [(node.op, node.attrs["per"]) for node in stage.reductions]
+    for kind in dict.fromkeys(kinds):
+        count, word = kinds.count(kind), "sum" if kind[0] == "total" else "maximum"
+        facts.append(f"leaves {count} {word}{'s' if count > 1 else ''} per {kind[1]}")
     return f"{len(stage.values)} operations; {'; '.join(facts)}"
 
 

@@ -4,9 +4,9 @@ from slalom.engine.batch import Batch, Numbers, run
 from slalom.engine.build import CompileError
 from slalom.engine.crew import EXECUTORS, Crew, Executor, Seat, choose
 from slalom.engine.eager import Work, read
-from slalom.engine.native import planned
 from slalom.engine.plan import Plan, UnplannableError
 from slalom.engine.program import Leaves, Program, layout, leaves, trace
+from slalom.engine.staged import planned
 
 __all__ = [
     "EXECUTORS",

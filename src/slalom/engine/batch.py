@@ -40,7 +40,8 @@ def run(batches: Sequence[Batch]) -> None:
     if shared:
         with torch.no_grad():
             for target, value in shared:
-                target.copy_(value) if isinstance(value, Tensor) else target.fill_(value)
+                # by way of a tensor: fill_ refuses a number that float32 would round to infinity
+                target.copy_(torch.as_tensor(value, dtype=torch.float64))
 
 
 def _cross(batches: Sequence[Batch]) -> None:

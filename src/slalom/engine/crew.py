@@ -16,9 +16,10 @@ from slalom.engine.batch import Batch, Numbers
 from slalom.engine.build import CompileError, compiler
 from slalom.engine.eager import EagerBatch, Work
 from slalom.engine.foreach import ForeachBatch
-from slalom.engine.native import DTYPES, Kernel, Launch, NativeBatch, kernel, planned
+from slalom.engine.native import DTYPES, Kernel, Launch, NativeBatch, kernel
 from slalom.engine.plan import UnplannableError
 from slalom.engine.program import Program
+from slalom.engine.staged import planned
 
 Executor: TypeAlias = Literal["auto", "eager", "foreach", "native"]
 _NO_COMPILER: Final = (

@@ -221,7 +221,7 @@ def _store(target: Tensor, value: Any) -> None:
     if isinstance(value, Tensor):
         target.copy_(value.reshape(target.shape) if value.numel() == target.numel() else value)
     else:
-        target.fill_(value)
+        target.copy_(torch.as_tensor(value, dtype=torch.float64))
 
 
 class EagerBatch:

@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from slalom.algebra import Expr
-from slalom.engine.batch import Numbers, SharedWrites
+from slalom.engine.batch import Numbers
 from slalom.engine.build import load
-from slalom.engine.emit import CHUNK, MOST_CHUNKS, Layout, emit, lay_out, supports
-from slalom.engine.plan import Plan, UnplannableError, host_function, on_host, plan
-from slalom.engine.program import Program, matrix_shape, walk
+from slalom.engine.emit import CHUNK, MOST_CHUNKS, emit
+from slalom.engine.plan import Plan, host_function
+from slalom.engine.program import Program, matrix_shape
+from slalom.engine.staged import Members, StagedBatch, Wiring, wire
 
 DTYPES: Final = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
@@ -31,59 +31,21 @@ _Call = Callable[..., int]
 
 @dataclass(frozen=True, eq=False)
 class Kernel:
-    """A compiled program.
+    """A program compiled for one dtype of parameters.
 
     Attributes:
-        plan: what it does.
-        layout: where its values lie.
+        wiring: its plan and host side.
         stages, sections: the functions of the library.
         tick: counts steps.
-        registers: how many host values there are.
-        inputs: places of "t", "clock" and the sizes among them.
-        hypers: places of the hyper-parameters.
-        shared: places of the states that tensors have in common, by key.
-        crossings: places of the reductions over several tensors, by label, with level and column in the scalar table.
         host: computes host values, one function per section.
-        busy: which sections have anything to compute in C.
-        out: for each column of the host table, the place of its value.
 
     """
 
-    plan: Plan
-    layout: Layout
+    wiring: Wiring
     stages: tuple[_Call, ...]
     sections: tuple[_Call, ...]
     tick: _Call
-    registers: int
-    inputs: dict[str, int]
-    hypers: list[tuple[int, tuple[str, int | None]]]
-    shared: dict[str, int]
-    crossings: dict[str, tuple[int, int, int]]
     host: tuple[Callable[[list[Any]], None], ...]
-    out: list[int]
-    place: dict[int, int]
-    label_of: dict[str, Expr]
-    busy: tuple[bool, ...]
-
-    @property
-    def needs_sizes(self) -> bool:
-        """Whether host values differ between tensors of different shape."""
-        return any(name in self.inputs for name in ("rows", "columns", "size"))
-
-
-@functools.lru_cache(maxsize=256)
-def planned(program: Program) -> Plan:
-    """Return the plan of a program.
-
-    Raises:
-        UnplannableError: if no fused stage can hold it; the message says why.
-
-    """
-    found = plan(program)
-    reason = supports(found)
-    if reason is not None:
-        raise UnplannableError(reason)
-    return found
 
 
 @functools.lru_cache(maxsize=256)
@@ -95,43 +57,16 @@ def kernel(program: Program, dtype: str) -> Kernel:
         CompileError: if it cannot be compiled.
 
     """
-    found = planned(program)
-    at = lay_out(found)
+    wiring = wire(program)
+    found = wiring.plan
     library = load(emit(found, dtype))
-    every = [node for stage in found.stages for node in (*stage.values, *stage.reductions)]
-    roots = [*found.all_small(), *chain.from_iterable(found.host), *every, *found.writes.values(), found.result]
-    roots += [value for stage in found.stages for value in stage.stores.values()]
-    host_nodes = [node for node in walk(roots) if on_host(node)]
-    place = {id(node): index for index, node in enumerate(host_nodes)}
-    inputs = {n.attrs["name"]: place[id(n)] for n in host_nodes if n.op == "input"}
-    shared = {n.attrs["key"]: place[id(n)] for n in host_nodes if n.op == "state"}
-    reductions = [(stage.index, node) for stage in found.stages for node in stage.reductions if "label" in node.attrs]
-    by_place = {column: key for key, column in at.host.items()}
     return Kernel(
-        plan=found,
-        layout=at,
+        wiring=wiring,
         stages=tuple(_function(library, f"stage{k}", _STAGE) for k in range(len(found.stages))),
         sections=tuple(_function(library, f"section{k}", _SECTION) for k in range(len(found.small))),
         tick=_function(library, "tick", _TICK),
-        registers=len(host_nodes),
-        inputs=inputs,
-        hypers=[(place[id(n)], (n.attrs["name"], n.attrs["index"])) for n in host_nodes if n.op == "hyper"],
-        shared=shared,
-        crossings={n.attrs["label"]: (place[id(n)], level, at.scalars[id(n)]) for level, n in reductions},
-        host=tuple(host_function(nodes, place) for nodes in found.host),
-        out=[place[by_place[column]] for column in range(len(by_place))],
-        place=place,
-        label_of={node.attrs["label"]: node for _, node in reductions},
-        busy=tuple(bool(nodes) or (last and _stores_small(found)) for nodes, last in _with_last(found.small)),
+        host=tuple(host_function(nodes, wiring.place) for nodes in found.host),
     )
-
-
-def _stores_small(found: Plan) -> bool:
-    return any(found.states[key].scope == "tensor" for key in found.writes)
-
-
-def _with_last(sections: list[list[Expr]]) -> list[tuple[list[Expr], bool]]:
-    return [(nodes, index == len(sections) - 1) for index, nodes in enumerate(sections)]
 
 
 _P, _I = ctypes.c_void_p, ctypes.c_int64
@@ -156,7 +91,7 @@ class Launch:
         self.parallel = sum(parameter.numel() for parameter in parameters) > _SERIAL
         self.parameters = list(parameters)
         self.states = list(states)
-        at = kernel.layout
+        at = kernel.wiring.layout
         n = len(self.parameters)
         self.step_counts = [state["step"] for state in self.states]
         self.kept = [tensor for state in self.states for tensor in state.values()]
@@ -183,7 +118,7 @@ class Launch:
                 table[row, len(at.arrays) + 3 + k] = offset
                 offset += length
         self.table = table
-        self.chunks, partial_columns = _chunks(self.shapes, kernel)
+        self.chunks, partial_columns = _chunks(self.shapes, kernel.wiring.plan)
         self.scalars = np.zeros((n, max(1, len(at.scalars))), dtype=np.float64)
         self.vectors = np.zeros(max(1, offset), dtype=np.float64)
         self.partials = np.zeros(max(1, len(self.chunks) * max((*at.partials, 1))), dtype=np.float64)
@@ -220,10 +155,10 @@ class Launch:
             self._g[:] = addresses
 
 
-def _chunks(shapes: Sequence[tuple[int, int]], kernel: Kernel) -> tuple[np.ndarray[Any, np.dtype[np.int64]], int]:
+def _chunks(shapes: Sequence[tuple[int, int]], plan: Plan) -> tuple[np.ndarray[Any, np.dtype[np.int64]], int]:
     """Cut tensors into chunks: tensor, first, count, offset of its column sums. Borders depend on shapes alone."""
-    rows_matter = kernel.plan.two_dimensional
-    column_sums = max(sum(r.dims == ("1", "n") for r in stage.reductions) for stage in kernel.plan.stages)
+    rows_matter = plan.two_dimensional
+    column_sums = max(sum(r.dims == ("1", "n") for r in stage.reductions) for stage in plan.stages)
     found: list[tuple[int, int, int, int]] = []
     offset = 0
     for tensor, (rows, columns) in enumerate(shapes):
@@ -239,102 +174,43 @@ def _chunks(shapes: Sequence[tuple[int, int]], kernel: Kernel) -> tuple[np.ndarr
     return np.array(found, dtype=np.int64).reshape(-1, 4), offset
 
 
-class NativeBatch:
+class NativeBatch(StagedBatch):
     """A launch on its way through one step."""
 
     def __init__(self, launch: Launch, numbers: Numbers, clock: float, group: int) -> None:
+        super().__init__(launch.kernel.wiring, launch.shapes, launch.states, group)
         self.launch = launch
-        self.group = group
-        self.numbers = numbers
-        self.clock = clock
         self.threads = torch.get_num_threads() if launch.parallel else 1
-        kernel = launch.kernel
-        n = len(launch.parameters)
-        equal = kernel.tick(launch._T, n, launch._counts)
-        self.shared = {key: float(launch.states[0][key]) for key in kernel.shared}
-        # One row of host values serves all tensors that agree in step count and, if it matters, in shape.
-        if equal and (not kernel.needs_sizes or len(set(launch.shapes)) == 1):
-            self.rows = [(launch.counts[0], launch.shapes[0])]
-            self.members: list[np.ndarray[Any, Any] | None] = [None]
-            self.stride = 0
-        else:
-            keys = list(
-                zip(launch.counts[:n].tolist(), launch.shapes if kernel.needs_sizes else [(0, 0)] * n, strict=True)
-            )
-            self.rows = list(dict.fromkeys(keys))
-            where = np.array([self.rows.index(key) for key in keys])
-            self.members = [np.flatnonzero(where == index) for index in range(len(self.rows))]
-            self.stride = launch.host.shape[1]
-        self.registers = [self._inputs(count, shape) for count, shape in self.rows]
-        self.done = -1
+        equal = bool(launch.kernel.tick(launch._T, len(launch.parameters), launch._counts))
+        counts = launch.counts[:1] if equal and not self.wiring.needs_sizes else launch.counts
+        self.begin(counts.tolist(), equal, numbers, clock)
+        self.stride = 0 if self.members == [None] else launch.host.shape[1]
 
-    def _inputs(self, count: float, shape: tuple[int, int]) -> list[Any]:
-        kernel = self.launch.kernel
-        registers: list[Any] = [0.0] * kernel.registers
-        rows, columns = shape
-        given = {"t": float(count), "clock": self.clock, "rows": float(rows), "columns": float(columns)}
-        given["size"] = float(rows * columns)
-        for name, place in kernel.inputs.items():
-            registers[place] = given[name]
-        for place, hyper in kernel.hypers:
-            registers[place] = self.numbers[hyper]
-        for key, place in kernel.shared.items():
-            registers[place] = self.shared[key]
-        return registers
+    def shared_value(self, state: Tensor) -> float:
+        """Return a shared state as a number."""
+        return float(state)
 
-    def crossings(self) -> list[Expr]:
-        """Return the reductions over several tensors."""
-        return list(self.launch.kernel.label_of.values())
+    def host(self, index: int, registers: list[Any]) -> None:
+        """Compute host values in Python."""
+        self.launch.kernel.host[index](registers)
 
-    def _section(self, index: int) -> None:
-        """Compute what lies before a stage: host values, then what is small."""
-        launch, kernel = self.launch, self.launch.kernel
-        for registers, members in zip(self.registers, self.members, strict=True):
-            kernel.host[index](registers)
-            if index == len(kernel.stages) and not kernel.busy[index]:
-                continue  # nobody reads the table any more
-            values = [registers[place] for place in kernel.out]
-            if values:
-                launch.host[0 if members is None else members] = values
-        if not kernel.busy[index]:
-            return
-        kernel.sections[index](
-            launch._T, launch._H, self.stride, launch._S, launch._V, len(launch.parameters), self.threads
-        )
+    def fill(self, members: Members | None, values: list[Any]) -> None:
+        """Write a row, or the one row that serves all."""
+        self.launch.host[0 if members is None else members] = values
 
-    def _until(self, stage: int) -> None:
-        """Run all stages up to this one."""
-        launch = self.launch
-        while self.done < stage:
-            self.done += 1
-            self._section(self.done)
-            launch.kernel.stages[self.done](
-                launch._T, launch._H, self.stride, launch._S, launch._V, launch._C, len(launch.chunks),
-                launch._P, launch._Q, self.threads,
-            )  # fmt: skip
+    def section(self, index: int) -> None:
+        """Call the section's function."""
+        t = self.launch
+        t.kernel.sections[index](t._T, t._H, self.stride, t._S, t._V, len(t.parameters), self.threads)
 
-    def reduce(self, label: str) -> float:
-        """Return the sum, or maximum, over this batch."""
-        _, level, column = self.launch.kernel.crossings[label]
-        self._until(level)
-        values = self.launch.scalars[:, column]
-        op = self.launch.kernel.label_of[label].op
+    def stage(self, index: int) -> None:
+        """Call the stage's function."""
+        t = self.launch
+        t.kernel.stages[index](
+            t._T, t._H, self.stride, t._S, t._V, t._C, len(t.chunks), t._P, t._Q, self.threads
+        )  # fmt: skip
+
+    def column(self, place: int, op: str) -> float:
+        """Combine a column in the order of tensors."""
+        values = self.launch.scalars[:, place]
         return float(values.max() if op == "largest" else values.sum())
-
-    def resolve(self, label: str, value: Any) -> None:
-        """Take the value over all batches as a host number."""
-        place = self.launch.kernel.crossings[label][0]
-        for registers in self.registers:
-            registers[place] = float(value)
-
-    def finish(self) -> SharedWrites:
-        """Run what is left."""
-        kernel = self.launch.kernel
-        self._until(len(kernel.stages) - 1)
-        self._section(len(kernel.stages))
-        shared: SharedWrites = []
-        for key, value in kernel.plan.writes.items():
-            if kernel.plan.states[key].scope != "tensor":
-                number = self.registers[0][kernel.place[id(value)]] if isinstance(value, Expr) else value
-                shared.append((self.launch.states[0][key], number))
-        return shared
