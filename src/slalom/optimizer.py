@@ -67,8 +67,8 @@ class Optimizer(torch.optim.Optimizer):
         params: parameters, named parameters, parameter groups, or a module.
         recipe: what to run: a `Recipe`, or a `ByRole`.
         maximize: ascend instead of descend.
-        executor: what computes: "auto" takes the fastest that can run; "native" is compiled C, "foreach" lists of torch
-            operations, "eager" one torch operation after the other.
+        executor: what computes: "auto" takes the fastest that can run; "native" is compiled C, "triton" compiled
+            for GPUs, "foreach" lists of torch operations, "eager" one torch operation after the other.
 
     Raises:
         ValueError: for a hyper-parameter outside its range; the sentence names it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,12 +17,14 @@ from slalom.engine.batch import Batch, Numbers
 from slalom.engine.build import CompileError, compiler
 from slalom.engine.eager import EagerBatch, Work
 from slalom.engine.foreach import ForeachBatch
+from slalom.engine.gpu import TritonBatch, TritonLaunch, triton_kernel
+from slalom.engine.gpu import available as triton_available
 from slalom.engine.native import DTYPES, Kernel, Launch, NativeBatch, kernel
 from slalom.engine.plan import UnplannableError
 from slalom.engine.program import Program
 from slalom.engine.staged import planned
 
-Executor: TypeAlias = Literal["auto", "eager", "foreach", "native"]
+Executor: TypeAlias = Literal["auto", "eager", "foreach", "native", "triton"]
 _NO_COMPILER: Final = (
     "there is no C compiler, so steps run as lists of torch operations, several times slower: "
     "install gcc or clang, or `pip install ziglang`."
@@ -58,8 +61,13 @@ def choose(program: Program, parameter: Tensor, executor: Executor = "auto") -> 
     """
     if executor in ("eager", "foreach"):
         return executor, "as demanded"
+    if executor == "triton":
+        obstacle = _triton_obstacle(program, parameter)
+        if obstacle is not None:
+            raise ValueError(f'executor="triton" cannot run here: {obstacle}; use executor="auto".')
+        return "triton", "as demanded"
     if parameter.device.type != "cpu":
-        obstacle: str | None = f"there is no compiled executor for {parameter.device.type} yet"
+        obstacle = f"there is no compiled executor for {parameter.device.type} yet"
     else:
         obstacle = _obstacle(program, parameter)
     if obstacle is None and compiler() is not None:
@@ -72,6 +80,23 @@ def choose(program: Program, parameter: Tensor, executor: Executor = "auto") -> 
         _warn_once(_NO_COMPILER)
         return "foreach", "there is no C compiler"
     return ("foreach" if parameter.device.type != "cpu" else "eager"), obstacle
+
+
+def _triton_obstacle(program: Program, parameter: Tensor) -> str | None:
+    """Return why a parameter cannot run in Triton, None if it can."""
+    if not triton_available():
+        return "Triton is not installed (`pip install triton`)"
+    if parameter.device.type == "cpu" and not os.environ.get("TRITON_INTERPRET"):
+        return "the parameter is on the CPU"
+    if parameter.dtype not in DTYPES:
+        return f"{str(parameter.dtype).removeprefix('torch.')} has no Triton kernels here"
+    if not _is_dense(parameter):
+        return "the parameter has gaps"
+    try:
+        triton_kernel(program, DTYPES[parameter.dtype])
+    except UnplannableError as reason:
+        return str(reason)
+    return None
 
 
 def _obstacle(program: Program, parameter: Tensor) -> str | None:
@@ -116,22 +141,28 @@ class Crew:
         self.parameters = [seat.original for seat in seats]
         self.needs_clock = any(seat.program.needs_clock for seat in seats)
         self.others: list[tuple[type[EagerBatch], list[Seat]]] = []
-        self.launches: list[tuple[Launch, list[Seat]]] = []
+        self.launches: list[tuple[Launch | TritonLaunch, list[Seat]]] = []
         sorted_seats: dict[tuple[int, str], list[Seat]] = {}
         for seat in seats:
             if seat.parameter.numel():
                 name, _ = choose(seat.program, seat.parameter, executor)
-                sorted_seats.setdefault((id(seat.program), f"{name} {seat.parameter.dtype}"), []).append(seat)
+                sorted_seats.setdefault(
+                    (id(seat.program), f"{name} {seat.parameter.dtype} {seat.parameter.device}"), []
+                ).append(seat)
             else:
                 seat.state["step"] += 1.0
         for (_, name), members in sorted_seats.items():
+            parameters, states = [seat.parameter for seat in members], [seat.state for seat in members]
+            if name.startswith("triton"):
+                compiled = triton_kernel(members[0].program, DTYPES[parameters[0].dtype])
+                self.launches.append((TritonLaunch(compiled, parameters, states), members))
+                continue
             made = self._kernel(members[0], executor) if name.startswith("native") else None
             if made is None:
                 listed = name.startswith(("foreach", "native"))  # native without a kernel: the compiler failed
                 self.others.append((ForeachBatch if listed else EagerBatch, members))
             else:
-                launch = Launch(made, [seat.parameter for seat in members], [seat.state for seat in members])
-                self.launches.append((launch, members))
+                self.launches.append((Launch(made, parameters, states), members))
 
     @staticmethod
     def _kernel(seat: Seat, executor: Executor) -> Kernel | None:
@@ -162,7 +193,10 @@ class Crew:
             if not (launch.contiguous and all(map(torch.Tensor.is_contiguous, found))):
                 found = [_aligned(gradient, seat.parameter) for gradient, seat in zip(found, seats, strict=True)]
             launch.set_gradients(found)
-            made.append(NativeBatch(launch, numbers, clock, self.group))
+            if isinstance(launch, Launch):
+                made.append(NativeBatch(launch, numbers, clock, self.group))
+            else:
+                made.append(TritonBatch(launch, numbers, clock, self.group))
         for batch, seats in self.others:
             works = []
             for seat in seats:
