@@ -167,7 +167,8 @@ def _chunks(shapes: Sequence[tuple[int, int]], plan: Plan) -> tuple[np.ndarray[A
         if rows_matter:
             length = max(1, CHUNK // max(1, columns))
             if column_sums:
-                length = max(length, -(-rows // MOST_CHUNKS))
+                # every chunk leaves a row of sums: few and large ones keep that small beside the tensor
+                length = max(8 * length, -(-rows // MOST_CHUNKS))
         for first in range(0, total, length):
             found.append((tensor, first, min(length, total - first), offset))
             offset += column_sums * columns
