@@ -102,7 +102,7 @@ def test_a_race_that_is_stopped_keeps_what_it_had(race, toys, tmp_path, stop):
         (["--lrs", "fast"], 'slalom: learning rates "fast"'),
         (["--seeds", "-1"], "--seeds"),
         (["--quik"], "--quick"),
-        (["nowhere.py"], 'slalom: no workload file "nowhere.py"'),
+        (["nowhere.py"], 'slalom: no file "nowhere.py"'),
         (["digits_mlp"], "--workload digits_mlp"),
         (["--out", "taken", "-w", "digits_mlp", "sgd"], 'slalom: cannot write to the output folder "taken"'),
     ],
