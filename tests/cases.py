@@ -413,7 +413,11 @@ CASES: dict[str, Case] = {
         oracles=(Oracle(_po("AdaBelief", lr=1e-2, rectify=False), {"lr": 1e-2, "eps": 1e-16}),),
         property=adabelief_speeds_up_on_a_constant_gradient,
     ),
-    "laprop": Case(property=laprop_bounds_every_step),
+    "laprop": Case(
+        # the other side adds its eps before the bias correction, and decays after the step
+        oracles=(Oracle(_po("LaProp", lr=1e-2, betas=(0.9, 0.99)), {"lr": 1e-2, "betas": (0.9, 0.99)}, 1e-7),),
+        property=laprop_bounds_every_step,
+    ),
     "adan": Case(
         golden=(
             Golden(

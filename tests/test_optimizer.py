@@ -346,3 +346,19 @@ def test_repr_shows_the_formula_and_the_bytes() -> None:
     assert "m ← 0.9 m + 0.1 g" in shown
     assert f"{8 * count:,} bytes for {count:,} parameters" in shown
     assert "lr 0.0003" in shown
+
+
+def test_a_group_may_name_its_parameters_last_and_hold_tensors() -> None:
+    plain, odd = torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(3))
+    rate = torch.tensor(0.1)
+    optimizer = slalom.AdamW([{"lr": rate, "betas": (torch.tensor(0.8), 0.9), "params": [odd]}])
+    reference = slalom.AdamW([plain], lr=0.1, betas=(0.8, 0.9))
+    for step in range(4):
+        if step == 2:
+            rate.fill_(0.01)
+            optimizer.param_groups[0]["betas"][0].fill_(0.5)
+            reference.param_groups[0].update(lr=0.01, betas=(0.5, 0.9))
+        for w, o in ((odd, optimizer), (plain, reference)):
+            w.grad = torch.full((3,), 1.0 - step)
+            o.step()
+    torch.testing.assert_close(odd, plain, rtol=1e-6, atol=0)

@@ -56,6 +56,8 @@ _OTHER_KEYS: Final = frozenset(
     }
 )
 
+_NO_SETTINGS: Final = ("params", "param_names")
+
 
 class Optimizer(torch.optim.Optimizer):
     """Runs a recipe on the parameters of a network.
@@ -274,9 +276,9 @@ class Optimizer(torch.optim.Optimizer):
         group = self.param_groups[place]
         parameters = group["params"]
         gradients = [parameter.grad for parameter in parameters]
-        settings = list(group.values())[1:]  # all but the parameters
+        settings = [value for key, value in group.items() if key not in _NO_SETTINGS]
         known = self._crews.get(place)
-        if known is None or known.settings != settings or any(isinstance(value, Tensor) for value in settings):
+        if known is None or _may_differ(known.settings, settings):
             values = numbers(group)
             structure = self._structure(group, values)
             crew = known.crew if known is not None and known.structure == structure else None
@@ -405,6 +407,12 @@ class _Known:
     structure: Any
     numbers: Mapping[tuple[str, int | None], float]
     crew: Crew | None
+
+
+def _may_differ(old: list[Any], new: list[Any]) -> bool:
+    """Whether settings changed; tensors among them may have changed in place, so those count as changed."""
+    entries = chain.from_iterable(value if isinstance(value, (tuple, list)) else (value,) for value in new)
+    return any(isinstance(entry, Tensor) for entry in entries) or old != new
 
 
 def _fresh(slot: State, parameter: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from slalom.algebra import ELEMENT, SCALAR, Expr
-from slalom.engine.plan import Operand, Plan, Stage, array_name, is_small, on_host
+from slalom.engine.plan import Operand, Plan, Stage, array_name, on_host
 from slalom.engine.program import walk
 
 # Elements per chunk: small enough to balance two threads on one layer, large enough to forget the bookkeeping.
@@ -26,7 +26,8 @@ CHUNK: Final = 16384
 # Most chunks that a matrix is cut into where columns are reduced: each leaves a row of partial sums.
 MOST_CHUNKS: Final = 64
 
-_TEMPLATE: Final = {
+# How operations are spelled in C and in Triton alike.
+ARITHMETIC: Final = {
     "add": "({0} + {1})",
     "sub": "({0} - {1})",
     "mul": "({0} * {1})",
@@ -37,8 +38,12 @@ _TEMPLATE: Final = {
     "gt": "({0} > {1})",
     "ge": "({0} >= {1})",
     "and": "(({0} != 0) & ({1} != 0))",
-    "where": "({0} ? {1} : {2})",
     "lerp": "({0} + {2} * ({1} - {0}))",
+}
+# `t` is f in single precision, nothing in double.
+_TEMPLATE: Final = {
+    **ARITHMETIC,
+    "where": "({0} ? {1} : {2})",
     "maximum": "sl_max{t}({0}, {1})",
     "minimum": "sl_min{t}({0}, {1})",
     "sign": "sl_sign{t}({0})",
@@ -468,6 +473,3 @@ def supports(plan: Plan) -> str | None:
         if any(r.op == "largest" and r.dims != SCALAR for r in stage.reductions):
             return "a maximum per row or column"
     return None
-
-
-__all__ = ["CHUNK", "MOST_CHUNKS", "Layout", "emit", "is_small", "lay_out", "supports"]

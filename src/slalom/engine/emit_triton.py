@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from slalom.algebra import ELEMENT, SCALAR, Expr
-from slalom.engine.emit import lay_out
+from slalom.engine.emit import ARITHMETIC, lay_out
 from slalom.engine.plan import Operand, Plan, Stage, array_name
 from slalom.engine.program import walk
 
@@ -20,18 +20,8 @@ BLOCK: Final = 1024
 COMBINE: Final = 256
 
 _TEMPLATE: Final = {
-    "add": "({0} + {1})",
-    "sub": "({0} - {1})",
-    "mul": "({0} * {1})",
-    "div": "({0} / {1})",
-    "neg": "(-{0})",
-    "lt": "({0} < {1})",
-    "le": "({0} <= {1})",
-    "gt": "({0} > {1})",
-    "ge": "({0} >= {1})",
-    "and": "(({0} != 0) & ({1} != 0))",
+    **ARITHMETIC,
     "where": "tl.where(({0}) != 0, {1}, {2})",
-    "lerp": "({0} + {2} * ({1} - {0}))",
     # nan wins, as in torch
     "maximum": "tl.where(({0} > {1}) | ({0} != {0}), {0}, {1})",
     "minimum": "tl.where(({0} < {1}) | ({0} != {0}), {0}, {1})",
