@@ -44,7 +44,7 @@ def openmp() -> tuple[str, ...]:
     for place in (folder / "lib", folder.parent / "torch.libs"):
         found = sorted(place.glob("libgomp*.so*"))
         if found:
-            return ("-fopenmp", "-nodefaultlibs", str(found[0]), "-lm", "-lc")
+            return ("-fopenmp-simd", "-DSLALOM_GOMP", str(found[0]), "-lm")
     return ("-fopenmp-simd", "-lm")
 
 

@@ -90,6 +90,36 @@ static inline float sl_atan2f(float y, float x) {
     return copysignf(angle, y);
 }
 
+typedef struct {
+    const int64_t *T; const double *H; int64_t hs; double *S; double *V;
+    const int64_t *C; int64_t chunks; double *P; double *Q; int64_t tensors;
+} args_t;
+typedef void range_t(const args_t *, int64_t, int64_t);
+
+/* Threads come from the OpenMP runtime that torch has loaded, through its own entry point: a pragma would bind the
+   code to the runtime of whichever compiler is at hand. */
+#ifdef SLALOM_GOMP
+extern void GOMP_parallel(void (*)(void *), void *, unsigned, unsigned);
+extern int omp_get_thread_num(void);
+extern int omp_get_num_threads(void);
+typedef struct { range_t *range; const args_t *args; int64_t count; } task_t;
+static void sl_worker(void *data) {
+    const task_t *task = (const task_t *)data;
+    const int64_t me = omp_get_thread_num(), all = omp_get_num_threads();
+    task->range(task->args, task->count * me / all, task->count * (me + 1) / all);
+}
+static void sl_run(range_t *range, const args_t *args, int64_t count, int threads) {
+    task_t task = {range, args, count};
+    if (threads > 1 && count > 1) GOMP_parallel(sl_worker, &task, (unsigned)threads, 0);
+    else range(args, 0, count);
+}
+#else
+static void sl_run(range_t *range, const args_t *args, int64_t count, int threads) {
+    (void)threads;
+    range(args, 0, count);
+}
+#endif
+
 static inline float sl_from_bf16(uint16_t h) {
     uint32_t bits = (uint32_t)h << 16; float f; memcpy(&f, &bits, 4); return f;
 }
@@ -100,6 +130,11 @@ static inline uint16_t sl_to_bf16(float f) {
 }
 """
 
+_UNPACK: Final = (
+    "const int64_t *T = A->T; const double *H = A->H; const int64_t hs = A->hs; double *S = A->S; double *V = A->V; "
+    "const int64_t *C = A->C; double *P = A->P; double *Q = A->Q; (void)T; (void)H; (void)hs; (void)S; (void)V; "
+    "(void)C; (void)P; (void)Q;"
+)
 _STORAGE: Final = {
     "float32": ("float", "{0}", "{0}"),
     "bfloat16": ("uint16_t", "sl_from_bf16({0})", "sl_to_bf16({0})"),
@@ -210,10 +245,9 @@ class _Emitter:
         columns = [r for r in stage.reductions if r.dims == ("1", "n")]
         used = self._used(stage)
         lines = [
-            f"void stage{stage.index}(const int64_t *T, const double *H, int64_t hs, double *S, double *V, "
-            "const int64_t *C, int64_t chunks, double *P, double *Q, int threads) {",
-            "#pragma omp parallel for num_threads(threads) schedule(static) if (chunks > 1)",
-            "for (int64_t c = 0; c < chunks; c++) {",
+            f"static void range{stage.index}(const args_t *A, int64_t begin, int64_t end) {{",
+            _UNPACK,
+            "for (int64_t c = begin; c < end; c++) {",
             "  const int64_t tensor = C[4 * c], first = C[4 * c + 1], count = C[4 * c + 2];",
             f"  const int64_t *t = T + tensor * {self.at.width};",
         ]
@@ -252,7 +286,15 @@ class _Emitter:
             lines += [f"    v{self.at.vectors[id(r)][0]}[i] = b{k};" for k, r in enumerate(rows)]
             lines.append("  }")
         lines += [f"  P[c * {len(scalars)} + {place}] = a{place};" for place in range(len(scalars))]
-        lines += ["}", *self._combine(stage, scalars, columns), "}"]
+        lines += ["}", "}"]
+        lines += [
+            f"void stage{stage.index}(const int64_t *T, const double *H, int64_t hs, double *S, double *V, "
+            "const int64_t *C, int64_t chunks, double *P, double *Q, int threads) {",
+            "const args_t args = {T, H, hs, S, V, C, chunks, P, Q, 0};",
+            f"sl_run(range{stage.index}, &args, chunks, threads);",
+            *self._combine(stage, scalars, columns),
+            "}",
+        ]
         return "\n".join(lines)
 
     def _used(self, stage: Stage) -> list[Expr]:
@@ -296,7 +338,7 @@ class _Emitter:
             counts[letter] += 1
         if any(r.op != "total" for r in reductions):
             return []  # a maximum that must keep nan is left to the compiler
-        return [f"#pragma omp simd reduction(+:{', '.join(names)})" if names else "#pragma GCC ivdep"]
+        return [f"#pragma omp simd reduction(+:{', '.join(names)})" if names else "#pragma omp simd"]
 
     def _body(self, stage: Stage, used: Iterable[Expr], outer: dict[int, str], j: str) -> list[str]:
         load, store = _STORAGE[self.dtype][1:]
@@ -382,17 +424,16 @@ class _Emitter:
         nodes = self.plan.small[index]
         final = index == len(self.plan.small) - 1
         n = len(self.at.arrays)
-        lines = [
+        head = (
             f"void section{index}(const int64_t *T, const double *H, int64_t hs, double *S, double *V, "
-            "int64_t tensors, int threads) {",
-        ]
+            "int64_t tensors, int threads) {"
+        )
         if not nodes and not (final and self._small_writes()):
-            return "\n".join(
-                [*lines, "(void)T; (void)H; (void)hs; (void)S; (void)V; (void)tensors; (void)threads;", "}"]
-            )
-        lines += [
-            "#pragma omp parallel for num_threads(threads) schedule(static) if (tensors > 64)",
-            "for (int64_t tensor = 0; tensor < tensors; tensor++) {",
+            return "\n".join([head, "(void)T; (void)H; (void)hs; (void)S; (void)V; (void)tensors; (void)threads;", "}"])
+        lines = [
+            f"static void small{index}(const args_t *A, int64_t begin, int64_t end) {{",
+            _UNPACK,
+            "for (int64_t tensor = begin; tensor < end; tensor++) {",
             f"  const int64_t *t = T + tensor * {self.at.width};",
             "  const double *h = H + tensor * hs;",
             f"  double *s = S + tensor * {len(self.at.scalars)};",
@@ -405,7 +446,9 @@ class _Emitter:
         if final:
             for key, value in self._small_writes():
                 lines += self._small_store(key, value)
-        return "\n".join([*lines, "}", "}"])
+        lines += ["}", "}", head, "const args_t args = {T, H, hs, S, V, 0, 0, 0, 0, tensors};"]
+        lines += [f"sl_run(small{index}, &args, tensors, tensors > 64 ? threads : 1);", "}"]
+        return "\n".join(lines)
 
     def _small_writes(self) -> list[tuple[str, Operand]]:
         return [(key, value) for key, value in self.plan.writes.items() if self.plan.states[key].scope == "tensor"]

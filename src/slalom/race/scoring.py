@@ -56,9 +56,9 @@ class Rate:
 
     @property
     def spread(self) -> float:
-        """Half the range over the seeds that finished."""
+        """Half the range over the seeds that finished; nan if that is one, which has no range."""
         finite = [value for value in self.finals.values() if math.isfinite(value)]
-        return (max(finite) - min(finite)) / 2 if finite else math.nan
+        return (max(finite) - min(finite)) / 2 if len(finite) > 1 else math.nan
 
 
 @dataclass(frozen=True)
