@@ -139,3 +139,20 @@ def test_overrides_win_and_must_match() -> None:
 def test_bad_settings_are_refused(settings: dict[str, float], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         param_groups(Gpt(), **settings)  # type: ignore[arg-type]
+
+
+def test_every_role_keeps_its_rate_under_lr_where_schedulers_find_it() -> None:
+    model = Gpt()
+    optimizer = slalom.create("muon", model, lr=0.02, adam_lr=0.001)
+    rates = {group["role"]: group["lr"] for group in optimizer.param_groups}
+    assert rates == {
+        "embedding": 0.001, "matrix": 0.02, "vector": 0.001, "convolution": 0.02, "scalar": 0.001, "head": 0.001,
+    }  # fmt: skip
+    assert all("adam_lr" not in group for group in optimizer.param_groups)
+    torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: 0.0)
+    before = [p.detach().clone() for p in model.parameters()]
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    optimizer.step()
+    for p, old in zip(model.parameters(), before, strict=True):
+        assert torch.equal(p, old)

@@ -47,7 +47,6 @@ class Sheet:
         kept: what is kept, by key, with its extent.
         moved: bytes that must be read or written per parameter and step, at the least.
         reduces: what must be known of a whole tensor, group or model before the step can go on.
-
     """
 
     role: str

@@ -25,7 +25,6 @@ def unknown(kind: str, word: str, known: Iterable[str], hint: str = "", *, owner
         known: every name that would have been right.
         hint: a closing remark, such as the command that lists the names.
         owner: who does not have it: "AdamW".
-
     """
     names = sorted(known)
     close = nearest(word, names)

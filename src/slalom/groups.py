@@ -43,7 +43,6 @@ def param_groups(
     Raises:
         ValueError: if ``layer_decay`` comes without ``lr`` or is out of range.
         UsageError: if an override's pattern matches no parameter.
-
     """
     if layer_decay is not None and not 0 < layer_decay <= 1:
         raise ValueError(f"{layer_decay=}: layer_decay must be in (0, 1].")

@@ -29,7 +29,6 @@ def merged_groups(saved: Groups, current: Groups) -> list[dict[str, Any]]:
 
     Raises:
         ValueError: if the number of groups, of parameters in one, or their names differ.
-
     """
     if len(saved) != len(current):
         raise ValueError(f"the checkpoint has {len(saved)} parameter groups, this optimizer has {len(current)}.")
@@ -69,7 +68,6 @@ def restored_states(
 
     Raises:
         ValueError: if a state is unknown, missing or of another shape; the sentence names parameter and state.
-
     """
     restored: dict[Tensor, dict[str, Any]] = {}
     copies: dict[int, Tensor] = {}  # what parameters share stays shared

@@ -28,7 +28,9 @@ class Named(Optimizer):
         bound.apply_defaults()
         values = dict(bound.arguments)
         del values["params"]
-        self._set_up(Blueprint(entry), values.pop("executor"))
+        blueprint = Blueprint(entry)
+        rates = {name: values.pop(name) for name in set(blueprint.rates.values())}
+        self._set_up(blueprint, values.pop("executor"), rates)
         super(Optimizer, self).__init__(self._sorted(params), values)
 
 
@@ -82,7 +84,6 @@ def create(name: str, model_or_params: Parameters, **hyperparameters: Any) -> Op
         UsageError: for an unknown name, with the nearest that exist.
         TypeError: for an argument that the method does not have.
         ValueError: for a value outside its range.
-
     """
     return named_class(method(name).name)(model_or_params, **hyperparameters)
 

@@ -74,7 +74,6 @@ class Optimizer(torch.optim.Optimizer):
 
     Raises:
         ValueError: for a hyper-parameter outside its range; the sentence names it.
-
     """
 
     _method: ClassVar[Method | None] = None
@@ -86,12 +85,13 @@ class Optimizer(torch.optim.Optimizer):
         defaults = {"lr": 1e-3} if isinstance(recipe, ByRole) else self._blueprint.defaults()
         super().__init__(self._sorted(params), {**defaults, "maximize": maximize})
 
-    def _set_up(self, blueprint: Blueprint, executor: Executor) -> None:
+    def _set_up(self, blueprint: Blueprint, executor: Executor, rates: Mapping[str, float] | None = None) -> None:
         """Set what torch's constructor, which adds the groups, needs to find."""
         if executor not in EXECUTORS:
             raise unknown("executor", str(executor), EXECUTORS)
         self._blueprint = blueprint
         self._executor: Executor = executor
+        self._rates = dict(rates or {})  # of roles, by argument, for groups that are added
         self._forget()
 
     def _forget(self) -> None:
@@ -130,7 +130,6 @@ class Optimizer(torch.optim.Optimizer):
 
         Raises:
             ValueError: for a key that is nearly a hyper-parameter's name, or a value outside its range.
-
         """
         param_group = dict(param_group)  # torch writes into it; what the caller handed over stays as it was
         role = param_group.get("role", "rest")
@@ -140,9 +139,12 @@ class Optimizer(torch.optim.Optimizer):
                 close = [name for name in nearest(key, known, most=1) if _alike(name, key)]
                 if close:
                     raise ValueError(f'parameter group key "{key}" is unknown. Did you mean {close[0]}?')
+        rate = self._blueprint.rates.get(role)
+        if rate is not None:
+            param_group.setdefault("lr", self._rates[rate])
         # Recipes by role bring numbers of their own; torch's defaults only know those that all roles share.
         for key, value in known.items():
-            if key not in self.defaults or isinstance(self._blueprint.origin, ByRole):
+            if isinstance(self._blueprint.origin, ByRole):
                 param_group.setdefault(key, value)
         super().add_param_group(param_group)
         try:
@@ -242,7 +244,6 @@ class Optimizer(torch.optim.Optimizer):
 
         Raises:
             RuntimeError: for a sparse gradient.
-
         """
         if torch._C._autograd._profiler_enabled():
             with torch.autograd.profiler.record_function(f"Optimizer.step#{type(self).__name__}.step"):
@@ -364,7 +365,6 @@ class Optimizer(torch.optim.Optimizer):
 
         Raises:
             ValueError: if anything does not fit; then nothing was changed.
-
         """
         state_dict = dict(state_dict)
         for hook in self._optimizer_load_state_dict_pre_hooks.values():
@@ -385,7 +385,12 @@ class Optimizer(torch.optim.Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy or a pickle keeps: torch's three, and the recipe unless the class has it."""
-        return {**super().__getstate__(), "_blueprint": self._blueprint, "_executor": self._executor}
+        return {
+            **super().__getstate__(),
+            "_blueprint": self._blueprint,
+            "_executor": self._executor,
+            "_rates": self._rates,
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

@@ -36,7 +36,6 @@ class Assigned:
         role: what it was taken for.
         why: what that rests on.
         guessed: whether only the shape spoke for it.
-
     """
 
     name: str
@@ -69,7 +68,6 @@ def assign_roles(model: nn.Module, overrides: Mapping[str, Role] | None = None) 
 
     Raises:
         UsageError: if an override names no role, or matches no parameter.
-
     """
     model = unwrap(model)
     overrides = overrides or {}

@@ -21,7 +21,6 @@ def read_recipe(file: str) -> tuple[Recipe | ByRole, str]:
 
     Raises:
         UsageError: if it cannot be read or is no recipe.
-
     """
     from slalom.recipes import Recipe
 
@@ -40,7 +39,6 @@ def import_file(file: str) -> ModuleType:
 
     Raises:
         UsageError: if it is not there or fails, with the line of theirs that failed and nothing of ours.
-
     """
     path = Path(file).resolve()
     if not path.is_file():

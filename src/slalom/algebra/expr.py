@@ -143,7 +143,6 @@ class Hyper(Expr):
         index: its place where the keyword holds a tuple.
         whole: the whole tuple, for error messages.
         asked: where answered questions are written down, ``(name, index) -> truth``.
-
     """
 
     __slots__ = ("asked", "index", "name", "value", "whole")

@@ -26,7 +26,6 @@ def polar(x: Tensor, *, steps: int, coefficients: Coefficients, dtype: str) -> T
 
     Returns:
         Matrices of the shape and dtype of ``x``. They are orthogonal only as far as the coefficients go.
-
     """
     tall = x.shape[-2] > x.shape[-1]
     y: Tensor = (x.mT if tall else x).to(getattr(torch, dtype))

@@ -39,7 +39,6 @@ class Op:
         tensors: computes on tensors (numbers may be mixed in).
         numbers: computes on host numbers; None where that has no meaning.
         dims: shape of the result from the shapes of the arguments; None for broadcasting.
-
     """
 
     name: str

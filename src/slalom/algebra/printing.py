@@ -256,7 +256,6 @@ def text(node: Expr | Number, *, values: bool = True) -> str:
     Args:
         node: the formula.
         values: write hyper-parameters as the numbers they have now (the learning rate stays ``lr``), not as letters.
-
     """
     return _Printer(_Dialect(latex=False, values=values)).at(node, _LOOSE)
 

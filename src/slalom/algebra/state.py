@@ -31,7 +31,6 @@ class State:
             ``group`` or ``model``.
         init: what it is before the first step: a number, or ``"parameter"`` for a copy of the parameter.
         torch: the keys under which ``torch.optim`` keeps the same quantity, for importing its checkpoints.
-
     """
 
     per: Extent = "element"

@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from slalom.cli.check import check
 from slalom.cli.explain import explain
 from slalom.cli.list import list_methods
 from slalom.cli.race import race
@@ -13,7 +14,7 @@ from slalom.errors import UsageError
 
 app = typer.Typer(
     name="slalom",
-    help="Optimizers for PyTorch: listed, explained, raced.",
+    help="Optimizers for PyTorch: listed, explained, raced, checked.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -22,6 +23,7 @@ app = typer.Typer(
 app.command("race")(race)
 app.command("list")(list_methods)
 app.command("explain")(explain)
+app.command("check")(check)
 
 
 def main() -> None:

@@ -93,7 +93,6 @@ def load(source: str) -> ctypes.CDLL:
 
     Raises:
         CompileError: if there is no compiler or it fails.
-
     """
     name = hashlib.sha256(f"{identity()}\n{source}".encode()).hexdigest()[:32]
     folder = cache_folder()

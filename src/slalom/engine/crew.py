@@ -42,7 +42,6 @@ class Seat:
         original: the parameter as the user gave it.
         parameter: the same as real values.
         state: its tensors by key, "step" among them.
-
     """
 
     index: int
@@ -57,7 +56,6 @@ def choose(program: Program, parameter: Tensor, executor: Executor = "auto") -> 
 
     Raises:
         ValueError: if ``executor`` demands one that cannot run it.
-
     """
     if executor in ("eager", "foreach"):
         return executor, "as demanded"

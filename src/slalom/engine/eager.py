@@ -31,7 +31,6 @@ class Work:
         t: the parameter's step count, from 1.
         clock: the optimizer's step count.
         group: which parameter group it is in.
-
     """
 
     program: Program

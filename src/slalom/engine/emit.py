@@ -152,7 +152,6 @@ class Layout:
         scalars: columns of the scalar table, by identity of the node.
         vectors: values per row or column, by identity of the node, with their dims, in order.
         partials: for each stage, how many partial sums per chunk are per tensor.
-
     """
 
     arrays: tuple[str, ...]

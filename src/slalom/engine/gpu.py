@@ -50,7 +50,6 @@ def triton_kernel(program: Program, dtype: str) -> TritonKernel:
 
     Raises:
         UnplannableError: if the program cannot be fused.
-
     """
     wiring = wire(program)
     reason = supports_triton(wiring.plan)

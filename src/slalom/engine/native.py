@@ -38,7 +38,6 @@ class Kernel:
         stages, sections: the functions of the library.
         tick: counts steps.
         host: computes host values, one function per section.
-
     """
 
     wiring: Wiring
@@ -55,7 +54,6 @@ def kernel(program: Program, dtype: str) -> Kernel:
     Raises:
         UnplannableError: if the program cannot be fused.
         CompileError: if it cannot be compiled.
-
     """
     wiring = wire(program)
     found = wiring.plan

@@ -34,7 +34,6 @@ class Stage:
         reread: values that an earlier stage stored, by identity, with the array that holds them.
         stores: the arrays it writes, with their values.
         reductions: what it sums or maximises over its elements.
-
     """
 
     index: int
@@ -57,7 +56,6 @@ class Plan:
         states: the declared states, by key.
         writes: new values of the states that are not per element, by key.
         result: the new parameter.
-
     """
 
     stages: list[Stage]
@@ -168,7 +166,6 @@ def plan(program: Program) -> Plan:
 
     Raises:
         UnplannableError: if it multiplies or decomposes matrices.
-
     """
     lowering = _Lowering()
     writes = {key: lowering.lower(value) for key, value in program.writes.items()}

@@ -77,7 +77,6 @@ class Program:
         writes: the new value of each state, by key.
         states: the declaration of each state that is read or written, by key.
         asked: hyper-parameters whose truth shaped the graph, with the answers it holds for.
-
     """
 
     result: Value
@@ -153,7 +152,6 @@ def trace(
     Args:
         formula: given inputs and a store, returns the new parameter.
         asked: where the hyper-parameters of the formula write down what they were asked (see `algebra.Hyper`).
-
     """
     recorder = Recorder()
     result = formula(leaves(), recorder)

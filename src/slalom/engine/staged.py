@@ -27,7 +27,6 @@ def planned(program: Program) -> Plan:
 
     Raises:
         UnplannableError: if no fused stage can hold it; the message says why.
-
     """
     found = plan(program)
     reason = supports(found)
@@ -51,7 +50,6 @@ class Wiring:
         levels: the stage that computes each of them.
         out: for each column of the host table, its register.
         busy: which sections have anything to compute on the device.
-
     """
 
     plan: Plan
@@ -77,7 +75,6 @@ def wire(program: Program) -> Wiring:
 
     Raises:
         UnplannableError: if the program cannot be fused.
-
     """
     found = planned(program)
     at = lay_out(found)
@@ -123,7 +120,6 @@ class StagedBatch(ABC):
             equal: whether all of them are the same.
             numbers: the hyper-parameters.
             clock: the optimizer's step count.
-
         """
         wiring = self.wiring
         self.members: list[Members | None] = [None]

@@ -20,7 +20,6 @@ class ScheduleFree(Average):
         beta: how close to the average gradients are taken, in (0, 1).
         r: power of the step count in the weights.
         power: power of the rate in the weights.
-
     """
 
     beta: Fraction = 0.9

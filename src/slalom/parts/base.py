@@ -54,7 +54,6 @@ def check_range(owner: str, name: str, value: object, allowed: Within) -> None:
         name: the part's own name for the hyper-parameter.
         value: a number, or the `Hyper` that a recipe's argument became.
         allowed: the range.
-
     """
     number = value.value if isinstance(value, Hyper) else value
     if isinstance(number, Expr):
@@ -119,7 +118,6 @@ class Signals:
         rate: the length of the step.
         unit: by how much gradients were magnified on purpose; an epsilon must be magnified alike.
         result: the new parameter, set by the form.
-
     """
 
     w: Value

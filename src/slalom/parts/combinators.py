@@ -12,7 +12,6 @@ class Delayed(Part):
     Args:
         inner: any part.
         steps: how many steps are left out.
-
     """
 
     inner: Part
@@ -33,7 +32,6 @@ class Hold(Step):
     Args:
         step: the length of the steps after that.
         steps: how many.
-
     """
 
     step: Step
@@ -52,7 +50,6 @@ class Graft(Geometry):
     Args:
         direction: gives a.
         magnitude: gives b.
-
     """
 
     direction: Inner
@@ -74,7 +71,6 @@ class Sum(Geometry):
         first: gives the first summand.
         second: gives the second.
         weight: of the second.
-
     """
 
     first: Inner

@@ -34,7 +34,6 @@ class Outside(Epsilon):
 
     Args:
         eps: added to the root.
-
     """
 
     eps: NonNegative = 1e-8
@@ -48,7 +47,6 @@ class Inside(Epsilon):
 
     Args:
         eps: added under the root.
-
     """
 
     eps: NonNegative = 1e-16
@@ -67,7 +65,6 @@ class Early(Epsilon):
 
     Args:
         eps: added to the uncorrected root.
-
     """
 
     eps: NonNegative = 1e-8
@@ -87,7 +84,6 @@ class Atan2(Epsilon):
     Args:
         a: scale of the result; 4/pi makes it 1 where ``u = D``.
         b: scale of the metric.
-
     """
 
     a: Positive = 4 / math.pi

@@ -48,11 +48,13 @@ class FTRL(Form, name="ftrl"):
                 "FTRL needs the metric itself, but this scale divides by an angle (Atan2): "
                 "give it another epsilon, such as Outside(), or use the form Greedy()."
             )
+        moves = x.rate > 0  # at a rate of 0 the step, like a greedy one, leaves everything as it is
         h = let("H", x.metric / x.rate)
         u = x.direction if _is_zero(x.pull) else x.direction + x.pull * x.metric
-        s.z = s.z + u - (h - s.h) * x.w
-        s.h = h
-        if _is_zero(x.l1):
-            return x.replace(result=-s.z / (h + x.l2))
-        w = -(s.z - sign(s.z) * x.l1) / (h + x.l2)
-        return x.replace(result=where(abs(s.z) > x.l1, w, 0.0))
+        z = s.z + u - (h - s.h) * x.w
+        w = -z / (h + x.l2)
+        if not _is_zero(x.l1):
+            w = where(abs(z) > x.l1, -(z - sign(z) * x.l1) / (h + x.l2), 0.0)
+        s.z = where(moves, z, s.z)
+        s.h = where(moves, h, s.h)
+        return x.replace(result=where(moves, w, x.w))

@@ -47,7 +47,6 @@ class Spectral(Geometry):
         scaling: s: ``"original"`` sqrt(max(1, rows / columns)); ``"rms"`` 0.2 sqrt(max(rows, columns)), with which
             AdamW's learning rate fits (Liu et al. 2025, arXiv:2502.16982); ``"none"``.
         dtype: what the products are computed in.
-
     """
 
     steps: int = 5
@@ -85,7 +84,6 @@ class Eigenbasis(Geometry):
         inner: the recipe that runs in the basis; SOAP has Adam's second moment there.
         beta: decay of the factors.
         frequency: steps between refreshes.
-
     """
 
     inner: Inner

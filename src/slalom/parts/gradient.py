@@ -16,7 +16,6 @@ class L2(Gradient):
 
     Args:
         weight_decay: lambda.
-
     """
 
     weight_decay: NonNegative = 1e-2
@@ -35,7 +34,6 @@ class ClipNorm(Gradient):
     Args:
         max_norm: the longest gradient that passes unchanged.
         per: what the norm is taken over: the whole ``model``, the parameter ``group``, or each ``tensor``.
-
     """
 
     max_norm: Positive = 1.0

@@ -28,7 +28,6 @@ class ClipUpdate(Guard):
 
     Args:
         threshold: the largest root mean square that passes unchanged.
-
     """
 
     threshold: Positive = 1.0

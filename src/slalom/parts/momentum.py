@@ -23,7 +23,6 @@ class HeavyBall(Momentum):
         momentum: mu.
         dampening: tau.
         nesterov: look one step ahead.
-
     """
 
     momentum: NonNegative = 0.9
@@ -51,7 +50,6 @@ class Ema(Momentum):
         beta: decay of the average.
         debias: divide by ``1 - beta^t``.
         nesterov: look one step ahead.
-
     """
 
     beta: Decay = 0.9
@@ -77,7 +75,6 @@ class NesterovEma(Momentum):
     Args:
         beta: decay of the average.
         momentum_decay: psi, how fast the look-ahead reaches its strength.
-
     """
 
     beta: Decay = 0.9
@@ -106,7 +103,6 @@ class Interpolated(Momentum):
     Args:
         beta_read: weight of the buffer in the direction.
         beta_keep: decay of the buffer.
-
     """
 
     beta_read: Decay = 0.9
@@ -134,7 +130,6 @@ class Extrapolated(Momentum):
     Args:
         beta: beta_1, decay of the gradient's average.
         beta_change: beta_2, decay of the change's average.
-
     """
 
     beta: Decay = 0.98

@@ -14,7 +14,6 @@ class Decoupled(Regularize):
 
     Args:
         weight_decay: lambda, in units of the learning rate.
-
     """
 
     weight_decay: NonNegative = 1e-2
@@ -33,7 +32,6 @@ class ProximalDecay(Regularize):
 
     Args:
         weight_decay: lambda, in units of the learning rate.
-
     """
 
     weight_decay: NonNegative = 1e-2
@@ -52,7 +50,6 @@ class L1(Regularize):
 
     Args:
         strength: weight of ``|w|`` in the objective.
-
     """
 
     strength: NonNegative = 1e-4

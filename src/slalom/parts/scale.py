@@ -20,7 +20,6 @@ class Accumulated(Scale):
     Args:
         initial: the sum before the first step.
         eps: see `slalom.parts.epsilon`.
-
     """
 
     initial: NonNegative = 0.0
@@ -48,7 +47,6 @@ class SecondMoment(Scale):
         eps: see `slalom.parts.epsilon`.
         debias: divide by ``1 - beta^t``.
         amsgrad: which maximum, if any.
-
     """
 
     beta: Decay = 0.999
@@ -81,7 +79,6 @@ class CenteredMoment(Scale):
     Args:
         beta: decay of both averages.
         eps: see `slalom.parts.epsilon`.
-
     """
 
     beta: Decay = 0.99
@@ -107,7 +104,6 @@ class MaxNorm(Scale):
     Args:
         beta: decay of the maximum.
         eps: added to the new magnitude.
-
     """
 
     beta: Decay = 0.999
@@ -132,7 +128,6 @@ class Belief(Scale):
     Args:
         beta: decay of the average.
         eps: added to the state and to the root. 1e-16 for transformers and GANs, 1e-8 for small networks.
-
     """
 
     beta: Decay = 0.999
@@ -159,7 +154,6 @@ class Factored(Scale):
     Args:
         decay: exponent of the growing memory, negative.
         eps: added to the squares.
-
     """
 
     decay: float = -0.8
@@ -188,7 +182,6 @@ class Rectified(Scale):
     Args:
         scale: the metric that is rectified; its ``beta`` sets the horizon.
         threshold: 4 in the paper, 5 in the authors' code and torch.
-
     """
 
     scale: SecondMoment = SecondMoment()

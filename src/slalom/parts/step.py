@@ -11,7 +11,6 @@ class Fixed(Step):
 
     Args:
         lr: the learning rate.
-
     """
 
     lr: NonNegative = 1e-3
@@ -26,7 +25,6 @@ class Decaying(Step):
     Args:
         lr: the learning rate at the first step.
         lr_decay: how fast it falls.
-
     """
 
     lr: NonNegative = 1e-2
@@ -44,7 +42,6 @@ class Relative(Step):
     Args:
         lr: the largest relative step.
         floor: the size that a smaller tensor counts as, so that zeros can move.
-
     """
 
     lr: NonNegative = 1e-2
@@ -71,7 +68,6 @@ class Prodigy(Step):
         beta: decay of the second moment that the recipe uses.
         d0: first guess of the distance; small is safe.
         d_coef: multiplier of the estimate.
-
     """
 
     lr: NonNegative = 1.0

@@ -62,7 +62,6 @@ class Chart:
         note: below it.
         description: for those who do not see it.
         svg: the drawing.
-
     """
 
     title: str

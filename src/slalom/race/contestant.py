@@ -27,7 +27,6 @@ class Contestant(ABC):
         lrs: the learning rates to try, smallest first.
         pinned: whether a person chose them; if not, a workload may scale them.
         files: Python files with the parts or methods that it needs.
-
     """
 
     label: str
@@ -98,7 +97,6 @@ def enter(words: Iterable[str], files: Iterable[str] = ()) -> tuple[Contestant, 
     Args:
         words: what was typed.
         files: Python files whose parts and methods they may use.
-
     """
     from torch import nn
 

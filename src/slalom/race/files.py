@@ -24,7 +24,6 @@ class Entry:
         workload: the workload itself.
         file: the person's file, or None for a built-in workload.
         source: digest of the source file, under which results are filed.
-
     """
 
     workload: Workload[Any]

@@ -30,7 +30,6 @@ class Style:
         colour: for a light page; the charts' text is searched for it to find what the page may recolour.
         dash: on and off lengths in points; empty for a solid line.
         marker: matplotlib's letter.
-
     """
 
     index: int

@@ -37,7 +37,6 @@ def plan(
         lrs: learning rates for everybody instead of each one's own.
         quick: only the middle one of each contestant's learning rates. These are trials of the full race too, which
             finds them in the store when it is run later.
-
     """
     count = (1 if quick else 2) if seeds is None else seeds
     trials = []

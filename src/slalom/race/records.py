@@ -23,7 +23,6 @@ class Curve:
         metrics: what ``evaluate`` returned, by name; always contains "loss".
         cpu: CPU seconds of training so far, evaluations excluded.
         wall: seconds of training so far, evaluations excluded.
-
     """
 
     step: tuple[int, ...] = ()
@@ -51,7 +50,6 @@ class Outcome:
         optimizer_ms: the part of it that the optimizer took.
         seconds: wall time of the whole trial, evaluations included.
         environment: versions, threads and cores.
-
     """
 
     status: Status

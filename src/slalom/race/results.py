@@ -31,7 +31,6 @@ class Results:
         places: the ranking over all of them.
         failures: the trials that diverged or crashed.
         outcomes: by trial key.
-
     """
 
     plan: Plan

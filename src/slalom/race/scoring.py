@@ -42,7 +42,6 @@ class Rate:
         lr: the learning rate.
         outcomes: by seed.
         finals: final validation loss by seed; infinite if the run did not finish.
-
     """
 
     lr: float
@@ -79,7 +78,6 @@ class Row:
         optimizer_ms: the optimizer's part of it.
         diverged: how many runs did, over all rates.
         crashed: how many runs did, over all rates.
-
     """
 
     contestant: str

@@ -39,7 +39,6 @@ class Trial:
         seed: with which initial weights and batches.
         steps: for how long.
         key: digest of everything above and of the code and data behind it; equal keys mean equal results.
-
     """
 
     workload: str
@@ -104,7 +103,6 @@ def run(trial: Trial, workload: Workload[Any], progress: Callable[[int], None]) 
         trial: what to do.
         workload: the loaded workload that the trial names.
         progress: called with the number of steps done at each evaluation.
-
     """
     meter = Meter()
     status: Status = "finished"

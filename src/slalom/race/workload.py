@@ -57,7 +57,6 @@ class Workload(ABC, Generic[Batch]):
         lr_scale: what the learning rates that recipes suggest are multiplied by, for everybody alike. They are meant
             for models of ordinary size; small ones trained for a few hundred steps want more.
         target: the validation loss that defines "time to target", or None.
-
     """
 
     name: str = ""

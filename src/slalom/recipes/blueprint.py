@@ -16,6 +16,7 @@ import torch
 from slalom.algebra import Hyper
 from slalom.recipes.recipe import ByRole, Recipe
 from slalom.recipes.registry import Method
+from slalom.roles import ROLES
 
 Asked = dict[tuple[str, int | None], bool]
 
@@ -26,7 +27,6 @@ class Blueprint:
 
     Args:
         origin: a method of the catalogue, a recipe, or recipes by role.
-
     """
 
     origin: Method | Recipe | ByRole
@@ -41,6 +41,24 @@ class Blueprint:
         if isinstance(self.origin, Method):
             return isinstance(self.origin.recipe(), ByRole)
         return isinstance(self.origin, ByRole)
+
+    @functools.cached_property
+    def rates(self) -> dict[str, str]:
+        """Which argument is the learning rate of each role, where it is not ``lr``.
+
+        A group of such a role keeps that rate under ``lr``, where schedulers look for it.
+        """
+        if not (self.by_role and isinstance(self.origin, Method)):
+            return {}
+        symbols = {
+            name: Hyper(name, value) if isinstance(value, float) else value
+            for name, value in self.origin.defaults.items()
+        }
+        made = self.origin.recipe(**symbols)
+        assert isinstance(made, ByRole)
+        found: dict[str, Any] = {role: made.of(role).hyperparameters().get("lr") for role in ROLES}
+        found["rest"] = made.rest.hyperparameters().get("lr")
+        return {role: lr.name for role, lr in found.items() if isinstance(lr, Hyper) and lr.name != "lr"}
 
     def defaults(self, role: str = "rest") -> dict[str, Any]:
         """Return what a parameter group of this role holds, by name."""
@@ -62,9 +80,13 @@ class Blueprint:
     def live(self, group: Mapping[str, Any], role: str = "rest", asked: Asked | None = None) -> dict[str, Any]:
         """Return the group's values with every number as a symbol that stands for it."""
         symbols: dict[str, Any] = {}
+        rate = self.rates.get(role)
         for name, default in self.defaults(role).items():
             value = group.get(name, default)
-            if isinstance(default, tuple) and isinstance(value, (tuple, list)):
+            if name == rate:
+                value = group.get("lr", default)
+                symbols[name] = Hyper("lr", number(value), whole=value, asked=asked)
+            elif isinstance(default, tuple) and isinstance(value, (tuple, list)):
                 symbols[name] = tuple(
                     Hyper(name, number(entry), index=place, whole=tuple(value), asked=asked)
                     for place, entry in enumerate(value)

@@ -29,7 +29,6 @@ def from_toml(text: str) -> Recipe | ByRole:
     Raises:
         UsageError: if the text is not TOML, or names a recipe, slot, part or argument that does not exist.
         ValueError: if a number is out of its range.
-
     """
     try:
         table = tomllib.loads(text)

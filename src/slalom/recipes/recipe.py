@@ -63,7 +63,6 @@ class Recipe:
     Raises:
         ValueError: if a part stands in a slot that is not its own, the order names a slot that does not exist or
             leaves out one that is used, or two parts would share their state.
-
     """
 
     gradient: Gradient | tuple[Part, ...] | None = None
@@ -164,7 +163,6 @@ class Recipe:
 
         Raises:
             ValueError: if the text is not TOML, or names a part, slot or argument that does not exist.
-
         """
         from slalom.recipes.files import from_toml
 
@@ -189,7 +187,6 @@ class ByRole:
         head: the last layer's weight.
         vector: biases, gains of norms.
         scalar: single numbers.
-
     """
 
     rest: Recipe

@@ -34,7 +34,7 @@ class Method:
         avoid: when not to.
         lrs: three learning rates worth trying first, small to large.
         factory: builds the recipe; its signature is the optimizer's.
-
+        exceptions: contracts of `slalom.testing` that the method cannot promise, each with the reason.
     """
 
     name: str
@@ -47,6 +47,7 @@ class Method:
     avoid: str
     lrs: tuple[float, ...]
     factory: Factory = field(repr=False)
+    exceptions: Mapping[str, str] = field(default_factory=dict)
 
     @functools.cached_property
     def defaults(self) -> dict[str, Any]:
@@ -59,7 +60,6 @@ class Method:
         Raises:
             TypeError: for an argument that the method does not have, with the one that may have been meant.
             ValueError: for a value outside its range.
-
         """
         self.check_names(hyperparameters)
         return self.factory(**{**self.defaults, **hyperparameters})
@@ -90,13 +90,16 @@ def recipe(
     use: str,
     avoid: str,
     lrs: tuple[float, ...],
+    exceptions: Mapping[str, str] | None = None,
 ) -> Callable[[F], F]:
     """Enter a named optimizer into the catalogue; see `Method` for the fields."""
 
     def register(factory: F) -> F:
         if name in _METHODS:
             raise ValueError(f'there are two optimizers named "{name}"; give one another name.')
-        _METHODS[name] = Method(name, class_name, title, family, year, source, use, avoid, lrs, factory)
+        _METHODS[name] = Method(
+            name, class_name, title, family, year, source, use, avoid, lrs, factory, exceptions or {}
+        )
         return factory
 
     return register
@@ -107,7 +110,6 @@ def method(name: str) -> Method:
 
     Raises:
         UsageError: for a name that is not in the catalogue, with the nearest that are.
-
     """
     found = _METHODS.get(name.lower())
     if found is None:
@@ -120,7 +122,6 @@ def list_optimizers(pattern: str | None = None) -> list[str]:
 
     Args:
         pattern: shell-style, such as ``"adam*"``; a plain word matches anywhere in the name or the family.
-
     """
     names = sorted(_METHODS)
     if pattern is None:

@@ -17,7 +17,6 @@ def parse_spec(word: str) -> tuple[Method, dict[str, Any]]:
 
     Raises:
         UsageError: for a name or an argument that does not exist, or arguments that cannot be read.
-
     """
     name, _, tail = word.partition(":")
     entry = method(name)

@@ -96,6 +96,10 @@ def adafactor(
     use="hidden matrices of transformers and convolutional networks: fewer steps than AdamW at 4 bytes per parameter",
     avoid="embeddings, heads and vectors: those go to AdamW",
     lrs=(1e-3, 3e-3, 1e-2),
+    exceptions={
+        "complex": "a vector of complex numbers and a matrix of pairs play different roles",
+        "two-groups": "lr in a group is the rate of its role; lr as an argument is the matrices'",
+    },
 )
 def muon(
     lr: float = 1e-3,
@@ -152,6 +156,11 @@ def soap(
     use="no learning rate to tune: leave lr at 1",
     avoid="several parameter groups with different rates; strong weight decay",
     lrs=(0.5, 1.0, 2.0),
+    exceptions={
+        "late-gradient": "its distance is one number for the whole model: a late tensor meets what the others found",
+        "two-groups": "one distance for the whole model, by definition",
+        "one-each": "one distance for the whole model, by definition",
+    },
 )
 def prodigy(
     lr: float = 1.0,
