@@ -279,7 +279,8 @@ def test_the_recipe_alone_runs_like_the_named_class(name: str) -> None:
     train(model, build(name, model.parameters()), 4)
     train(copied, quietly(lambda: recipe.build(copied.parameters())), 4)
     for a, b in zip(model.parameters(), copied.parameters(), strict=True):
-        assert torch.equal(a, b)
+        # a number that is a constant in one and live in the other lets the compiler fuse other pairs of operations
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
 
 
 @each

@@ -57,20 +57,54 @@ def test_bad_recipe_files_are_refused_with_a_sentence(text: str, sentence: str) 
 
 
 # Everything below is drawn at random: any combination that makes sense must run.
-GRADIENTS = st.sampled_from([None, P.L2(0.01), P.ClipNorm(1.0), (P.L2(0.01), P.ClipNorm(0.5, "tensor"))])
-MOMENTA = st.sampled_from(
-    [None, P.HeavyBall(0.9, nesterov=True), P.Ema(0.9), P.NesterovEma(), P.Interpolated(), P.Extrapolated()]
+GRADIENTS = st.sampled_from(
+    [
+        None,
+        P.L2(0.01),
+        P.ClipNorm(1.0),
+        (P.L2(0.01), P.ClipNorm(0.5, "tensor")),
+        P.Centralize(),
+        P.AdaptiveClip(0.1),
+        P.LayerRate(0.1),
+        P.VarianceReduced(),
+        P.KeepLength(),
+    ]
 )
-EPSILONS = st.sampled_from([1e-8, P.Inside(1e-12), P.Early(1e-8), P.Atan2()])
+MOMENTA = st.sampled_from(
+    [
+        None,
+        P.HeavyBall(0.9, nesterov=True),
+        P.Ema(0.9),
+        P.NesterovEma(),
+        P.Interpolated(),
+        P.Extrapolated(),
+        P.TwoSpeeds(),
+        P.TwoSpeeds(warmup=3),
+        P.PositiveNegative(),
+    ]
+)
+EPSILONS = st.sampled_from([1e-8, P.Inside(1e-12), P.Early(1e-8), P.Atan2(), P.Softplus()])
 SCALES = st.one_of(
-    st.sampled_from([None, P.MaxNorm(), P.Belief(eps=1e-8), P.Factored(), P.Rectified()]),
+    st.sampled_from([None, P.MaxNorm(), P.Belief(eps=1e-8), P.TrendMoment(), P.Factored(), P.Rectified()]),
     EPSILONS.map(lambda eps: P.SecondMoment(0.99, eps)),
     EPSILONS.map(lambda eps: P.SecondMoment(0.99, eps, amsgrad="post")),
     EPSILONS.map(lambda eps: P.Accumulated(eps=eps)),
     EPSILONS.map(lambda eps: P.CenteredMoment(0.9, eps)),
 )
-GUARDS = st.sampled_from([None, P.TrustRatio(), P.ClipUpdate(), P.Cautious(), (P.Cautious(), P.TrustRatio())])
-DECAYS = st.sampled_from([None, P.Decoupled(0.1), P.ProximalDecay(0.1), P.L1(1e-3), (P.Decoupled(0.1), P.L1(1e-3))])
+GUARDS = st.sampled_from(
+    [
+        None,
+        P.TrustRatio(),
+        P.ClipUpdate(),
+        P.Cautious(),
+        (P.Cautious(), P.TrustRatio()),
+        P.Friction(),
+        P.Cautious("mean"),
+    ]
+)
+DECAYS = st.sampled_from(
+    [None, P.Decoupled(0.1), P.ProximalDecay(0.1), P.L1(1e-3), (P.Decoupled(0.1), P.L1(1e-3)), P.NormLoss(0.1)]
+)
 STEPS = st.sampled_from([1e-3, P.Decaying(1e-3, 0.1), P.Relative(), P.Prodigy(d0=1e-2)])
 ORDERS = st.sampled_from(
     [
@@ -160,3 +194,42 @@ def test_a_guard_never_renames_state() -> None:
         optimizer.init_state()
         keys.append(set(optimizer.state[w]))
     assert keys[0] == keys[1]
+
+
+def test_gradient_and_decay_parts_equal_their_golden_vectors() -> None:
+    from cases import gradient, start
+
+    vectors = {
+        P.Centralize(): (0.2368486793, -0.0368486793, 0.4726467227, 0.3273532773, 0.7633928580, 0.6366071420),
+        P.AdaptiveClip(0.01): (0.2996421714, -0.0999873078, 0.5994003996, 0.2004779789, 0.8996260679, 0.5010427298),
+        P.NormLoss(0.01): (0.1964030795, -0.0877684366, 0.4573036032, 0.3101621440, 0.8243575062, 0.6981053422),
+    }
+    for part, expected in vectors.items():
+        recipe = Recipe(**{part.question(): part}, step=0.1)  # type: ignore[arg-type]
+        w = start()
+        optimizer = recipe.build([w])
+        for t in range(1, 7):
+            w.grad = gradient(t)
+            optimizer.step()
+        torch.testing.assert_close(
+            w.detach().flatten(), torch.tensor(expected, dtype=torch.float64), rtol=0, atol=6e-11
+        )
+
+
+@pytest.mark.parametrize(
+    ("normalize", "expected"),
+    [
+        ("mean", (0.0857782337, 0.2379214893, 0.5594564804, 0.4241891435, 0.9246698282, 0.7013546770)),
+        ("none", (0.0953371824, 0.1469177818, 0.5179312827, 0.4061068133, 0.8654273314, 0.6966279642)),
+    ],
+)
+def test_cautious_normalizations_equal_their_golden_vectors(normalize: str, expected: tuple[float, ...]) -> None:
+    from cases import gradient, start
+
+    guard = P.Cautious(normalize)  # type: ignore[arg-type]
+    w = start()
+    optimizer = Recipe(momentum=P.Ema(), scale=P.SecondMoment(), guard=guard, step=0.1).build([w])
+    for t in range(1, 7):
+        w.grad = gradient(t)
+        optimizer.step()
+    torch.testing.assert_close(w.detach().flatten(), torch.tensor(expected, dtype=torch.float64), rtol=0, atol=6e-11)

@@ -29,6 +29,21 @@ class AMSGrad(Named):
         executor: Executor = 'auto',
     ) -> None: ...
 
+class AdEMAMix(Named):
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 0.001,
+        betas: tuple[float, float, float] = (0.9, 0.999, 0.9999),
+        alpha: float = 5.0,
+        eps: float = 1e-08,
+        weight_decay: float = 0.0,
+        warmup: int = 0,
+        *,
+        maximize: bool = False,
+        executor: Executor = 'auto',
+    ) -> None: ...
+
 class AdaBelief(Named):
     def __init__(
         self,
@@ -36,6 +51,33 @@ class AdaBelief(Named):
         lr: float = 0.001,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-16,
+        weight_decay: float = 0.0,
+        *,
+        maximize: bool = False,
+        executor: Executor = 'auto',
+    ) -> None: ...
+
+class AdaMomentum(Named):
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 0.001,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-08,
+        weight_decay: float = 0.0,
+        *,
+        maximize: bool = False,
+        executor: Executor = 'auto',
+    ) -> None: ...
+
+class AdaNorm(Named):
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 0.001,
+        betas: tuple[float, float] = (0.9, 0.999),
+        r: float = 0.95,
+        eps: float = 1e-08,
         weight_decay: float = 0.0,
         *,
         maximize: bool = False,
@@ -84,6 +126,20 @@ class Adam(Named):
         executor: Executor = 'auto',
     ) -> None: ...
 
+class AdamAtan2(Named):
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 0.0001,
+        betas: tuple[float, float] = (0.9, 0.99),
+        a: float = 1.27,
+        b: float = 1.0,
+        weight_decay: float = 0.0,
+        *,
+        maximize: bool = False,
+        executor: Executor = 'auto',
+    ) -> None: ...
+
 class AdamW(Named):
     def __init__(
         self,
@@ -93,6 +149,19 @@ class AdamW(Named):
         eps: float = 1e-08,
         weight_decay: float = 0.01,
         amsgrad: bool = False,
+        *,
+        maximize: bool = False,
+        executor: Executor = 'auto',
+    ) -> None: ...
+
+class AdamWCWD(Named):
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 0.001,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-08,
+        weight_decay: float = 0.01,
         *,
         maximize: bool = False,
         executor: Executor = 'auto',
@@ -124,6 +193,44 @@ class Adan(Named):
         executor: Executor = 'auto',
     ) -> None: ...
 
+class CautiousAdamW(Named):
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 0.001,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-08,
+        weight_decay: float = 0.01,
+        *,
+        maximize: bool = False,
+        executor: Executor = 'auto',
+    ) -> None: ...
+
+class CautiousLion(Named):
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 0.0001,
+        betas: tuple[float, float] = (0.9, 0.99),
+        weight_decay: float = 0.0,
+        *,
+        maximize: bool = False,
+        executor: Executor = 'auto',
+    ) -> None: ...
+
+class DiffGrad(Named):
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 0.001,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-08,
+        weight_decay: float = 0.0,
+        *,
+        maximize: bool = False,
+        executor: Executor = 'auto',
+    ) -> None: ...
+
 class FTRLAdam(Named):
     def __init__(
         self,
@@ -137,6 +244,19 @@ class FTRLAdam(Named):
         executor: Executor = 'auto',
     ) -> None: ...
 
+class Grams(Named):
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 0.001,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-08,
+        weight_decay: float = 0.0,
+        *,
+        maximize: bool = False,
+        executor: Executor = 'auto',
+    ) -> None: ...
+
 class LAMB(Named):
     def __init__(
         self,
@@ -145,6 +265,19 @@ class LAMB(Named):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-06,
         weight_decay: float = 0.01,
+        *,
+        maximize: bool = False,
+        executor: Executor = 'auto',
+    ) -> None: ...
+
+class LARS(Named):
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 0.1,
+        momentum: float = 0.9,
+        trust: float = 0.001,
+        weight_decay: float = 0.0005,
         *,
         maximize: bool = False,
         executor: Executor = 'auto',
@@ -169,6 +302,20 @@ class Lion(Named):
         params: Parameters,
         lr: float = 0.0001,
         betas: tuple[float, float] = (0.9, 0.99),
+        weight_decay: float = 0.0,
+        *,
+        maximize: bool = False,
+        executor: Executor = 'auto',
+    ) -> None: ...
+
+class MARSAdamW(Named):
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 0.003,
+        betas: tuple[float, float] = (0.95, 0.99),
+        gamma: float = 0.025,
+        eps: float = 1e-08,
         weight_decay: float = 0.0,
         *,
         maximize: bool = False,
@@ -202,6 +349,32 @@ class NAdam(Named):
         weight_decay: float = 0.0,
         momentum_decay: float = 0.004,
         decoupled_weight_decay: bool = False,
+        *,
+        maximize: bool = False,
+        executor: Executor = 'auto',
+    ) -> None: ...
+
+class NAdamW(Named):
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 0.001,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-08,
+        weight_decay: float = 0.01,
+        *,
+        maximize: bool = False,
+        executor: Executor = 'auto',
+    ) -> None: ...
+
+class PNM(Named):
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 0.01,
+        beta: float = 0.9,
+        amplify: float = 1.0,
+        weight_decay: float = 0.0,
         *,
         maximize: bool = False,
         executor: Executor = 'auto',
@@ -258,6 +431,19 @@ class RMSpropBC(Named):
         lr: float = 0.001,
         beta: float = 0.99,
         eps: float = 1e-08,
+        weight_decay: float = 0.0,
+        *,
+        maximize: bool = False,
+        executor: Executor = 'auto',
+    ) -> None: ...
+
+class SAdam(Named):
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 0.01,
+        betas: tuple[float, float] = (0.9, 0.999),
+        sharpness: float = 50.0,
         weight_decay: float = 0.0,
         *,
         maximize: bool = False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Iterable
 
 
@@ -13,7 +14,15 @@ class UsageError(ValueError):
 def nearest(word: str, known: Iterable[str], most: int = 4) -> list[str]:
     """Return the names in ``known`` that ``word`` may have meant, best first."""
     names = {name.lower(): name for name in known}
-    return [names[match] for match in difflib.get_close_matches(word.lower(), names, n=most, cutoff=0.55)]
+    asked = word.lower()
+    close = difflib.get_close_matches(asked, names, n=4 * most, cutoff=0.55)
+    # Among equally close ones a slip at the end of a word is likelier than one at its beginning.
+    close.sort(key=lambda name: (-difflib.SequenceMatcher(None, name, asked).ratio(), -_shared_start(name, asked)))
+    return [names[name] for name in close[:most]]
+
+
+def _shared_start(a: str, b: str) -> int:
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False)))
 
 
 def unknown(kind: str, word: str, known: Iterable[str], hint: str = "", *, owner: str = "") -> UsageError:

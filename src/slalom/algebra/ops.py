@@ -180,6 +180,7 @@ OPS: dict[str, Op] = {
         Op("log", torch.log, _log),
         Op("tanh", torch.tanh, math.tanh),
         Op("sign", torch.sign, _sign),
+        Op("positive", lambda a: (a > 0).to(a.dtype), lambda a: float(a > 0)),
         Op("maximum", _t_maximum, _max),
         Op("minimum", _t_minimum, _min),
         Op("atan2", _t_atan2, math.atan2),
@@ -314,6 +315,11 @@ def tanh(x: Value | float) -> Value:
 def sign(x: Value | float) -> Value:
     """Sign: -1, 0 or 1; the sign of 0 is 0."""
     return apply("sign", x)  # type: ignore[no-any-return]
+
+
+def positive(x: Value | float) -> Value:
+    """1 where the value is above 0, else 0; in the value's own precision, for counting."""
+    return apply("positive", x)  # type: ignore[no-any-return]
 
 
 def maximum(a: Value | float, b: Value | float) -> Value:

@@ -241,6 +241,7 @@ _RULES: Final[dict[str, Callable[..., tuple[str, int]]]] = {
     "minimum": lambda p, a, b: (p.d.call("min", p.at(a, _LOOSE), p.at(b, _LOOSE)), _ATOM),
     "eigenvectors": lambda p, a: (p.d.call("eig", p.at(a, _LOOSE)), _ATOM),
     "refresh": lambda p, a, b: (p.d.call("qr", p.matmul(a, b)[0]), _ATOM),
+    "positive": lambda p, a: (f"[{p.at(a, _SUM)} > 0]", _ATOM),
     "lt": lambda p, a, b: p.compare("<", "<")(a, b),
     "le": lambda p, a, b: p.compare("≤", r"\le")(a, b),
     "gt": lambda p, a, b: p.compare(">", ">")(a, b),

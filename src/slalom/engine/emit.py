@@ -47,6 +47,7 @@ _TEMPLATE: Final = {
     "maximum": "sl_max{t}({0}, {1})",
     "minimum": "sl_min{t}({0}, {1})",
     "sign": "sl_sign{t}({0})",
+    "positive": "({0} > 0 ? 1 : 0)",
     "sqrt": "sqrt{t}({0})",
     "abs": "fabs{t}({0})",
     "exp": "exp{t}({0})",

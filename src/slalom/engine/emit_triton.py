@@ -26,6 +26,7 @@ _TEMPLATE: Final = {
     "maximum": "tl.where(({0} > {1}) | ({0} != {0}), {0}, {1})",
     "minimum": "tl.where(({0} < {1}) | ({0} != {0}), {0}, {1})",
     "sign": "tl.where({0} > 0, 1.0, tl.where({0} < 0, -1.0, 0.0))",
+    "positive": "tl.where({0} > 0, 1.0, 0.0)",
     "sqrt": "tl.sqrt({0})",
     "abs": "tl.abs({0})",
     "exp": "tl.exp({0})",

@@ -23,14 +23,39 @@ from slalom.parts.base import (
     part_classes,
 )
 from slalom.parts.combinators import Delayed, Graft, Hold, Sum
-from slalom.parts.epsilon import Atan2, Early, Epsilon, Inside, Outside
+from slalom.parts.epsilon import Atan2, Early, Epsilon, Inside, Outside, Softplus
 from slalom.parts.form import FTRL, Greedy
 from slalom.parts.geometry import Eigenbasis, Sign, Spectral
-from slalom.parts.gradient import L2, ClipNorm
-from slalom.parts.guard import Cautious, ClipUpdate, TrustRatio
-from slalom.parts.momentum import Ema, Extrapolated, HeavyBall, Interpolated, NesterovEma
-from slalom.parts.regularize import L1, Decoupled, ProximalDecay
-from slalom.parts.scale import Accumulated, Belief, CenteredMoment, Factored, MaxNorm, Rectified, SecondMoment
+from slalom.parts.gradient import (
+    L2,
+    AdaptiveClip,
+    Centralize,
+    ClipNorm,
+    KeepLength,
+    LayerRate,
+    VarianceReduced,
+)
+from slalom.parts.guard import Cautious, ClipUpdate, Friction, GradientSign, TrustRatio
+from slalom.parts.momentum import (
+    Ema,
+    Extrapolated,
+    HeavyBall,
+    Interpolated,
+    NesterovEma,
+    PositiveNegative,
+    TwoSpeeds,
+)
+from slalom.parts.regularize import L1, CautiousDecay, Decoupled, NormLoss, ProximalDecay
+from slalom.parts.scale import (
+    Accumulated,
+    Belief,
+    CenteredMoment,
+    Factored,
+    MaxNorm,
+    Rectified,
+    SecondMoment,
+    TrendMoment,
+)
 from slalom.parts.step import Decaying, Fixed, Prodigy, Relative
 
 __all__ = [
@@ -38,11 +63,14 @@ __all__ = [
     "L1",
     "L2",
     "Accumulated",
+    "AdaptiveClip",
     "Atan2",
     "Average",
     "Belief",
     "Cautious",
+    "CautiousDecay",
     "CenteredMoment",
+    "Centralize",
     "ClipNorm",
     "ClipUpdate",
     "Decay",
@@ -58,8 +86,10 @@ __all__ = [
     "Fixed",
     "Form",
     "Fraction",
+    "Friction",
     "Geometry",
     "Gradient",
+    "GradientSign",
     "Graft",
     "Greedy",
     "Guard",
@@ -68,14 +98,18 @@ __all__ = [
     "Inner",
     "Inside",
     "Interpolated",
+    "KeepLength",
+    "LayerRate",
     "MaxNorm",
     "Memory",
     "Momentum",
     "NesterovEma",
     "NonNegative",
+    "NormLoss",
     "Outside",
     "Part",
     "Positive",
+    "PositiveNegative",
     "Prodigy",
     "ProximalDecay",
     "Rectified",
@@ -86,10 +120,14 @@ __all__ = [
     "SecondMoment",
     "Sign",
     "Signals",
+    "Softplus",
     "Spectral",
     "Step",
     "Sum",
+    "TrendMoment",
     "TrustRatio",
+    "TwoSpeeds",
+    "VarianceReduced",
     "Within",
     "part_classes",
 ]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from slalom.algebra import Value, atan2, sqrt
+from slalom.algebra import Value, atan2, exp, log, sqrt
 from slalom.parts.base import Divide, NonNegative, Part, Plainly, Positive
 
 
@@ -74,6 +74,27 @@ class Early(Epsilon):
 
     def floor(self, metric: Value, unit: Value) -> Value:
         return metric + self.eps * unit
+
+
+class Softplus(Epsilon):
+    """No epsilon: a smooth floor, ``D = softplus(sqrt(v)) / sqrt(1 - beta^t)`` (Tong et al. 2019, arXiv:1908.00700).
+
+        softplus(x) = log(1 + exp(sharpness x)) / sharpness
+
+    Gradients far below ``1 / sharpness`` are followed in proportion, as by SGD: it is not free of scale.
+
+    Args:
+        sharpness: beta of the paper; 50 makes the floor log(2) / 50.
+    """
+
+    sharpness: Positive = 50.0
+
+    def root(self, variance: Value, unit: Value, correction: Value | float = 1.0) -> Value:
+        return self.floor(sqrt(variance), unit) / sqrt(correction)
+
+    def floor(self, metric: Value, unit: Value) -> Value:
+        # metrics are never negative, and this form never overflows
+        return metric + log(1 + exp(-self.sharpness * metric)) / self.sharpness
 
 
 class Atan2(Epsilon):

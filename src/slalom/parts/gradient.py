@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from slalom.algebra import Per, Value, maximum, norm
-from slalom.parts.base import Gradient, Memory, NonNegative, Positive, Signals
+from slalom.algebra import Per, State, Value, lerp, let, maximum, mean, minimum, norm, where
+from slalom.parts.base import Decay, Gradient, Memory, NonNegative, Positive, Signals
 
 
 class L2(Gradient):
@@ -42,3 +42,103 @@ class ClipNorm(Gradient):
     def apply(self, x: Signals, s: Memory) -> Signals:
         excess: Value = norm(x.grad, self.per) / self.max_norm
         return x.with_gradient(x.grad / maximum(1.0, excess))
+
+
+class Centralize(Gradient):
+    """Gradient centralisation: every output unit's gradient sums to zero (Yong et al. 2020, arXiv:2004.01461).
+
+        g <- g - mean of each row            matrices and kernels only
+
+    The sum of each row of weights then never changes, without decay. A row of one element would get no gradient at all.
+    """
+
+    def apply(self, x: Signals, s: Memory) -> Signals:
+        return x.with_gradient(x.grad - mean(x.grad, "row")) if x.ndim > 1 else x
+
+
+class AdaptiveClip(Gradient):
+    """Adaptive gradient clipping: row by row, relative to the weights (Brock et al. 2021, arXiv:2102.06171).
+
+        g_i <- g_i min(1, clip max(|w_i|, floor) / |g_i|)        for each row; a vector is one row
+
+    Scaling weights and gradients together changes nothing. The authors leave out the last layer.
+
+    Args:
+        clip: the longest gradient, in lengths of the weights.
+        floor: the length that a shorter row of weights counts as, so that zeros can move.
+    """
+
+    clip: Positive = 1e-2
+    floor: Positive = 1e-3
+
+    def apply(self, x: Signals, s: Memory) -> Signals:
+        most = self.clip * maximum(norm(x.w, "row"), self.floor)
+        return x.with_gradient(x.grad * minimum(most / maximum(norm(x.grad, "row"), 1e-6), 1.0))
+
+
+class LayerRate(Gradient):
+    """LARS: every matrix learns at a rate in proportion to its length (You et al. 2017, arXiv:1708.03888).
+
+        g <- r (g + lambda w),   r = trust |w| / (|g| + lambda |w|)         1 where either norm is 0
+
+    Vectors and scalars are left alone, without decay, as in the implementations that are used.
+
+    Args:
+        trust: the trust coefficient.
+        weight_decay: lambda.
+    """
+
+    trust: Positive = 1e-3
+    weight_decay: NonNegative = 5e-4
+
+    def apply(self, x: Signals, s: Memory) -> Signals:
+        if x.ndim < 2:
+            return x
+        length, steepness = norm(x.w), norm(x.grad)
+        ratio = self.trust * length / (steepness + self.weight_decay * length)
+        r = let("r", where((length > 0) & (steepness > 0), ratio, 1.0))
+        return x.with_gradient(r * (x.grad + self.weight_decay * x.w))
+
+
+class VarianceReduced(Gradient):
+    """MARS: the gradient, corrected by its change (Yuan et al. 2024, arXiv:2411.10438).
+
+        c = g + gamma beta / (1 - beta) (g - g_prev)            g_prev = 0 at the first step
+        g <- c / max(1, |c|)                                     per tensor
+
+    The approximate form, as by default in the authors' code: g_prev is the last step's gradient, on its own batch.
+
+    Args:
+        gamma: strength.
+        beta: decay of the momentum that follows.
+    """
+
+    gamma: NonNegative = 0.025
+    beta: Decay = 0.95
+    previous = State()
+
+    def apply(self, x: Signals, s: Memory) -> Signals:
+        c = let("c", x.grad + self.gamma * self.beta / (1 - self.beta) * (x.grad - s.previous))
+        s.previous = x.grad
+        return x.with_gradient(c / maximum(1.0, norm(c)))
+
+
+class KeepLength(Gradient):
+    """AdaNorm: a gradient shorter than usual is stretched to the usual length (Dubey et al. 2022, arXiv:2210.06364).
+
+        e <- r e + (1 - r) |g|                   per tensor, not corrected
+        momentum sees  g max(1, e / |g|),  the scale sees g
+
+    The authors' code also adds eps to the second moment at every step; this does not.
+
+    Args:
+        beta: r.
+    """
+
+    beta: Decay = 0.95
+    e = State(per="tensor")
+
+    def apply(self, x: Signals, s: Memory) -> Signals:
+        length = norm(x.grad)
+        s.e = lerp(s.e, length, 1 - self.beta)
+        return x.replace(direction=where(s.e > length, s.e / maximum(length, 1e-30), 1.0) * x.grad)

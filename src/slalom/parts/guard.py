@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from slalom.algebra import let, maximum, mean, norm, sqrt, where
+from typing import Literal
+
+from slalom.algebra import State, exp, let, maximum, mean, norm, positive, sign, sqrt, where
 from slalom.parts.base import Guard, Memory, Positive, Signals
 
 
@@ -40,11 +42,49 @@ class ClipUpdate(Guard):
 class Cautious(Guard):
     """Move only where momentum still agrees with the gradient (Liang et al. 2024, arXiv:2411.16085).
 
-        direction <- direction [u g > 0] n / (number of ones + 1)
+        phi = 1 where u g > 0, else 0
+        direction <- direction phi s
 
-    The stored momentum is left alone. The count is per tensor; the ``+ 1`` is the paper's (others clamp the mean).
+    The stored momentum is left alone. What is masked is made up for, per tensor, by s: ``"count"`` n / (ones + 1) as in
+    the paper, ``"mean"`` 1 / max(mean of phi, 0.001) in the authors' code and timm, ``"none"`` 1.
+
+    Args:
+        normalize: how s is formed.
+    """
+
+    normalize: Literal["count", "mean", "none"] = "count"
+
+    def apply(self, x: Signals, s: Memory) -> Signals:
+        phi = let("φ", positive(x.direction * x.grad))
+        masked = x.direction * phi
+        if self.normalize == "count":
+            masked = masked * (x.size / (mean(phi) * x.size + 1.0))
+        elif self.normalize == "mean":
+            masked = masked / maximum(mean(phi), 1e-3)
+        return x.replace(direction=masked)
+
+
+class GradientSign(Guard):
+    """Grams: the length of the step from momentum, its sign from the gradient (Cao, Li & Song 2024, arXiv:2412.17107).
+
+    direction <- sign(g) |direction|
     """
 
     def apply(self, x: Signals, s: Memory) -> Signals:
-        agree = where(x.direction * x.grad > 0, 1.0, 0.0)
-        return x.replace(direction=x.direction * agree * (x.size / (mean(agree) * x.size + 1.0)))
+        return x.replace(direction=sign(x.grad) * abs(x.direction))
+
+
+class Friction(Guard):
+    """diffGrad: slow down where the gradient hardly changes (Dubey et al. 2019, arXiv:1909.11015).
+
+        direction <- direction / (1 + exp(-|g_prev - g|))              g_prev = 0 at the first step
+
+    The published experiments ran with a bug that made the factor 1/2 throughout; this is the formula.
+    """
+
+    previous = State(torch=("previous_grad",))
+
+    def apply(self, x: Signals, s: Memory) -> Signals:
+        change = abs(s.previous - x.grad)
+        s.previous = x.grad
+        return x.replace(direction=x.direction / (1 + exp(-change)))

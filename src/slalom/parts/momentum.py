@@ -6,7 +6,7 @@ begins by carrying the division out, which changes nothing when there is none.
 
 from __future__ import annotations
 
-from slalom.algebra import State, Value, lerp, let, where
+from slalom.algebra import State, Value, exp, lerp, let, log, minimum, sqrt, where
 from slalom.parts.base import Decay, Fraction, Memory, Momentum, NonNegative, Signals
 
 
@@ -147,3 +147,66 @@ class Extrapolated(Momentum):
         s.previous = g
         u = s.m / (1 - self.beta**x.t) + self.beta_change * (s.c / (1 - self.beta_change**x.t))
         return x.replace(direction=u, trend=s.m, energy=g + self.beta_change * d)
+
+
+class TwoSpeeds(Momentum):
+    """AdEMAMix: a fast average and a very slow one (Pagliardini, Ablin & Grangier 2024, arXiv:2409.03137).
+
+        m <- beta m + (1 - beta) g,   l <- beta_slow l + (1 - beta_slow) g
+        u = m / (1 - beta^t) + alpha l                          the slow one is not corrected
+
+    With ``warmup`` steps T, alpha grows linearly and the half-life of the slow average too; without, a large alpha can
+    diverge at first.
+
+    Args:
+        beta: decay of the fast average.
+        beta_slow: decay of the slow one.
+        alpha: weight of the slow one.
+        warmup: T, 0 for none.
+    """
+
+    beta: Decay = 0.9
+    beta_slow: Decay = 0.9999
+    alpha: NonNegative = 5.0
+    warmup: int = 0
+    m = State()
+    slow = State()
+
+    def apply(self, x: Signals, s: Memory) -> Signals:
+        x = x.divided()
+        alpha: Value | float = self.alpha
+        decay: Value | float = self.beta_slow
+        if self.warmup:
+            done = minimum(x.t / self.warmup, 1.0)
+            fast, slow = log(self.beta), log(self.beta_slow)
+            alpha = let("α", self.alpha * done)
+            decay = let("β′", minimum(exp(fast * slow / ((1 - done) * slow + done * fast)), self.beta_slow))
+        s.m = lerp(s.m, x.direction, 1 - self.beta)
+        s.slow = lerp(s.slow, x.direction, 1 - decay)
+        return x.replace(direction=s.m / (1 - self.beta**x.t) + alpha * s.slow, trend=s.m)
+
+
+class PositiveNegative(Momentum):
+    """Positive-negative momentum: noise is amplified on purpose (Xie et al. 2021, arXiv:2103.17182).
+
+        m_t = beta^2 m_{t-2} + (1 - beta^2) g
+        u = ((1 + b) m_t - b m_{t-1}) / sqrt((1 + b)^2 + b^2)
+
+    Args:
+        beta: decay, per step.
+        amplify: b.
+    """
+
+    beta: Decay = 0.9
+    amplify: NonNegative = 1.0
+    newest = State()
+    older = State()
+
+    def apply(self, x: Signals, s: Memory) -> Signals:
+        x = x.divided()
+        before = s.newest
+        m = let("m", lerp(s.older, x.direction, 1 - self.beta * self.beta))
+        s.older = before
+        s.newest = m
+        b = self.amplify
+        return x.replace(direction=((1 + b) * m - b * before) / sqrt((1 + b) * (1 + b) + b * b), trend=m)

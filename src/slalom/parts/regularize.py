@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from slalom.algebra import maximum, norm, where
 from slalom.parts.base import Memory, NonNegative, Regularize, Signals
 
 
@@ -56,3 +57,39 @@ class L1(Regularize):
 
     def apply(self, x: Signals, s: Memory) -> Signals:
         return x.replace(l1=x.l1 + self.strength)
+
+
+class CautiousDecay(Regularize):
+    """Decay only where the step shrinks the weight anyway (Chen et al. 2025, arXiv:2510.12402).
+
+        pull <- pull + lambda w where u w >= 0,      u the whole quotient, the sign of the step
+
+    It keeps the stationary points of the loss without decay.
+
+    Args:
+        weight_decay: lambda, in units of the learning rate.
+    """
+
+    weight_decay: NonNegative = 1e-2
+
+    def apply(self, x: Signals, s: Memory) -> Signals:
+        return x.replace(pull=x.pull + self.weight_decay * where(x.quotient() * x.w >= 0, x.w, 0.0))
+
+
+class NormLoss(Regularize):
+    """Pull every row of a matrix to unit length (Georgiou et al. 2021, arXiv:2103.06583).
+
+        pull <- pull + 2 lambda (1 - 1 / |w_i|) w_i         for each row; rows of zeros stay
+
+    Vectors are left alone: a bias has no business with length 1.
+
+    Args:
+        strength: lambda, in units of the learning rate.
+    """
+
+    strength: NonNegative = 1e-2
+
+    def apply(self, x: Signals, s: Memory) -> Signals:
+        if x.ndim < 2:
+            return x
+        return x.replace(pull=x.pull + 2 * self.strength * (1 - 1 / maximum(norm(x.w, "row"), 1e-12)) * x.w)

@@ -140,6 +140,28 @@ class Belief(Scale):
         return x.replace(metric=sqrt(s.s / (1 - self.beta**x.t)) + self.eps * x.unit)
 
 
+class TrendMoment(Scale):
+    """AdaMomentum's scale: the second moment of the momentum (Wang et al. 2021, arXiv:2106.11514).
+
+        v <- beta v + (1 - beta) m^2 + eps             (m as the momentum part stored it)
+        D = sqrt(v / (1 - beta^t))
+
+    The first step is ``1 / (1 - beta_1)`` rates long; a gradient that alternates is followed at full length.
+
+    Args:
+        beta: decay of the average.
+        eps: added to the state at every step.
+    """
+
+    beta: Decay = 0.999
+    eps: NonNegative = 1e-8
+    v = State()
+
+    def apply(self, x: Signals, s: Memory) -> Signals:
+        s.v = lerp(s.v, x.trend * x.trend, 1 - self.beta) + self.eps
+        return x.replace(metric=sqrt(s.v / (1 - self.beta**x.t)))
+
+
 class Factored(Scale):
     """Adafactor's second moment from its row and column means (Shazeer & Stern 2018, arXiv:1804.04235).
 
