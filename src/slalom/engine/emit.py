@@ -1,11 +1,6 @@
 """From a plan to C: one function per stage over all tensors, one per section over what is small.
 
-All functions of a kernel share one signature, so that a single table of pointers serves them:
-
-    long long T[tensors][width]   per tensor: addresses of w, g and every state, then rows, columns, elements, ...
-    double    H[tensors or 1][]   values known on the host; one row if all tensors share them
-    double    S[tensors][]        values per tensor, and reductions once they are complete
-    double    V[...]              values per row and column, at offsets that the table gives
+All functions of a kernel share one signature and the tables that `tables` describes.
 
 A tensor is cut into chunks whose borders depend on its shape alone. Each chunk leaves partial sums, which are added
 up in the order of chunks: the result does not depend on how many threads there were.
@@ -14,32 +9,19 @@ up in the order of chunks: the result does not depend on how many threads there 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final
 
 from slalom.algebra import ELEMENT, SCALAR, Expr
-from slalom.engine.plan import Operand, Plan, Stage, array_name, on_host
+from slalom.engine.plan import Operand, Plan, Stage, array_name
+from slalom.engine.prelude import PREAMBLE
 from slalom.engine.program import walk
+from slalom.engine.tables import ARITHMETIC, lay_out
 
 # Elements per chunk: small enough to balance two threads on one layer, large enough to forget the bookkeeping.
 CHUNK: Final = 16384
 # Most chunks that a matrix is cut into where columns are reduced: each leaves a row of partial sums.
 MOST_CHUNKS: Final = 64
 
-# How operations are spelled in C and in Triton alike.
-ARITHMETIC: Final = {
-    "add": "({0} + {1})",
-    "sub": "({0} - {1})",
-    "mul": "({0} * {1})",
-    "div": "({0} / {1})",
-    "neg": "(-{0})",
-    "lt": "({0} < {1})",
-    "le": "({0} <= {1})",
-    "gt": "({0} > {1})",
-    "ge": "({0} >= {1})",
-    "and": "(({0} != 0) & ({1} != 0))",
-    "lerp": "({0} + {2} * ({1} - {0}))",
-}
 # `t` is f in single precision, nothing in double.
 _TEMPLATE: Final = {
     **ARITHMETIC,
@@ -58,78 +40,6 @@ _TEMPLATE: Final = {
     "atan2": "sl_atan2{t}({0}, {1})",
 }
 
-PREAMBLE: Final = r"""
-#include <math.h>
-#include <stdint.h>
-#include <string.h>
-
-/* nan wins, as in torch */
-static inline float sl_maxf(float a, float b) { return (a > b || a != a) ? a : b; }
-static inline float sl_minf(float a, float b) { return (a < b || a != a) ? a : b; }
-static inline double sl_max(double a, double b) { return (a > b || a != a) ? a : b; }
-static inline double sl_min(double a, double b) { return (a < b || a != a) ? a : b; }
-static inline float sl_signf(float a) { return (float)((a > 0.0f) - (a < 0.0f)); }
-static inline double sl_sign(double a) { return (double)((a > 0.0) - (a < 0.0)); }
-static inline float sl_modf(float a, float b) { return a - b * floorf(a / b); }
-static inline double sl_mod(double a, double b) { return a - b * floor(a / b); }
-static inline double sl_atan2(double y, double x) { return atan2(y, x); }
-
-/* Without branches, so that it vectorises: reduce to [0, tan(pi/8)], odd polynomial, unfold. Error below 3e-7. */
-static inline float sl_atan2f(float y, float x) {
-    float ax = fabsf(x), ay = fabsf(y);
-    float big = ax > ay ? ax : ay, small = ax > ay ? ay : ax;
-    float r = big == 0.0f ? 0.0f : (big == small ? 1.0f : small / big);
-    float upper = r > 0.41421356f ? 1.0f : 0.0f;
-    float z = upper != 0.0f ? (r - 1.0f) / (r + 1.0f) : r;
-    float q = z * z;
-    float p = ((8.05374449538e-2f * q - 1.38776856032e-1f) * q + 1.99777106478e-1f) * q - 3.33329491539e-1f;
-    p = p * q * z + z;
-    float angle = p + (upper != 0.0f ? 0.785398163397f : 0.0f);
-    angle = ay > ax ? 1.57079632679f - angle : angle;
-    angle = (x < 0.0f || (x == 0.0f && 1.0f / x < 0.0f)) ? 3.14159265359f - angle : angle;
-    angle = (x != x || y != y) ? x + y : angle;
-    return copysignf(angle, y);
-}
-
-typedef struct {
-    const int64_t *T; const double *H; int64_t hs; double *S; double *V;
-    const int64_t *C; int64_t chunks; double *P; double *Q; int64_t tensors;
-} args_t;
-typedef void range_t(const args_t *, int64_t, int64_t);
-
-/* Threads come from the OpenMP runtime that torch has loaded, through its own entry point: a pragma would bind the
-   code to the runtime of whichever compiler is at hand. */
-#ifdef SLALOM_GOMP
-extern void GOMP_parallel(void (*)(void *), void *, unsigned, unsigned);
-extern int omp_get_thread_num(void);
-extern int omp_get_num_threads(void);
-typedef struct { range_t *range; const args_t *args; int64_t count; } task_t;
-static void sl_worker(void *data) {
-    const task_t *task = (const task_t *)data;
-    const int64_t me = omp_get_thread_num(), all = omp_get_num_threads();
-    task->range(task->args, task->count * me / all, task->count * (me + 1) / all);
-}
-static void sl_run(range_t *range, const args_t *args, int64_t count, int threads) {
-    task_t task = {range, args, count};
-    if (threads > 1 && count > 1) GOMP_parallel(sl_worker, &task, (unsigned)threads, 0);
-    else range(args, 0, count);
-}
-#else
-static void sl_run(range_t *range, const args_t *args, int64_t count, int threads) {
-    (void)threads;
-    range(args, 0, count);
-}
-#endif
-
-static inline float sl_from_bf16(uint16_t h) {
-    uint32_t bits = (uint32_t)h << 16; float f; memcpy(&f, &bits, 4); return f;
-}
-static inline uint16_t sl_to_bf16(float f) {
-    uint32_t bits; memcpy(&bits, &f, 4);
-    uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-    return (uint16_t)(f != f ? 0x7fc0u : rounded);
-}
-"""
 
 _UNPACK: Final = (
     "const int64_t *T = A->T; const double *H = A->H; const int64_t hs = A->hs; double *S = A->S; double *V = A->V; "
@@ -141,58 +51,6 @@ _STORAGE: Final = {
     "bfloat16": ("uint16_t", "sl_from_bf16({0})", "sl_to_bf16({0})"),
     "float16": ("_Float16", "(float){0}", "(_Float16){0}"),
 }
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where everything lies in the tables that a kernel is called with.
-
-    Attributes:
-        arrays: addresses in a tensor's row of the table, in order: "w", "g", then state keys.
-        host: columns of the host table, by identity of the node.
-        scalars: columns of the scalar table, by identity of the node.
-        vectors: values per row or column, by identity of the node, with their dims, in order.
-        partials: for each stage, how many partial sums per chunk are per tensor.
-    """
-
-    arrays: tuple[str, ...]
-    host: dict[int, int]
-    scalars: dict[int, int]
-    vectors: dict[int, tuple[int, Expr]]
-    partials: tuple[int, ...]
-
-    @property
-    def width(self) -> int:
-        """Length of a tensor's row: addresses, rows, columns, elements, offsets of vectors, its step count."""
-        return len(self.arrays) + 4 + len(self.vectors)
-
-
-def lay_out(plan: Plan) -> Layout:
-    """Give every value of a plan its place."""
-    every = [node for stage in plan.stages for node in (*stage.values, *stage.reductions)]
-    roots: list[Operand] = [*plan.all_small(), *every, *plan.writes.values(), plan.result]
-    nodes = list(walk([node for node in roots if isinstance(node, Expr)]))
-    device_users = [node for node in nodes if not on_host(node)] + [
-        node
-        for node in nodes
-        if "label" in node.attrs  # what crosses is computed from device values
-    ]
-    used = [arg for node in device_users for arg in node.args if isinstance(arg, Expr) and on_host(arg)]
-    used += [value for value in (*plan.writes.values(), plan.result) if isinstance(value, Expr) and on_host(value)]
-    used += [v for stage in plan.stages for v in stage.stores.values() if isinstance(v, Expr) and on_host(v)]
-    host = {key: place for place, key in enumerate(dict.fromkeys(id(node) for node in used))}
-    reductions = [node for stage in plan.stages for node in stage.reductions]
-    kept = [*plan.all_small(), *reductions]
-    scalars = [node for node in kept if node.dims == SCALAR]
-    vectors = [node for node in kept if node.dims not in (SCALAR, ELEMENT)]
-    arrays = ["w", "g", *(key for key, slot in plan.states.items() if slot.scope == "tensor")]
-    return Layout(
-        arrays=tuple(arrays),
-        host=host,
-        scalars={id(node): place for place, node in enumerate(scalars)},
-        vectors={id(node): (place, node) for place, node in enumerate(vectors)},
-        partials=tuple(sum(r.dims == SCALAR for r in stage.reductions) for stage in plan.stages),
-    )
 
 
 class _Emitter:

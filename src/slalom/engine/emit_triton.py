@@ -1,6 +1,6 @@
 """From a plan to Triton: one kernel per stage over all tensors, one per section over what is small.
 
-The tables are those of the C kernels (see `emit`): addresses, host values, values per tensor, chunks, partial sums.
+The tables are those of the C kernels (see `tables`): addresses, host values, values per tensor, chunks, partial sums.
 A program of the stage kernel takes one chunk; partial sums are combined per tensor in the order of chunks. Plans
 that need rows or columns are left to the list executor.
 """
@@ -11,9 +11,9 @@ from collections.abc import Iterable
 from typing import Final
 
 from slalom.algebra import ELEMENT, SCALAR, Expr
-from slalom.engine.emit import ARITHMETIC, lay_out
 from slalom.engine.plan import Operand, Plan, Stage, array_name
 from slalom.engine.program import walk
+from slalom.engine.tables import ARITHMETIC, lay_out
 
 # Elements per program; combining reads this many partial sums at a time.
 BLOCK: Final = 1024

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from slalom.algebra import Expr
 from slalom.engine.batch import Numbers, SharedWrites
-from slalom.engine.emit import Layout, lay_out, supports
+from slalom.engine.emit import supports
 from slalom.engine.plan import Plan, UnplannableError, on_host, plan
 from slalom.engine.program import Program, walk
+from slalom.engine.tables import Layout, lay_out
 
 Members = np.ndarray[Any, np.dtype[np.int64]]
 
