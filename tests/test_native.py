@@ -359,3 +359,44 @@ def test_what_float32_cannot_hold_becomes_infinity(executor: Any) -> None:
         w.grad = torch.full((2,), -1e30)
         optimizer.step()
     assert not torch.isfinite(optimizer.state[w]["prodigy.d"])
+
+
+def test_vectorised_functions_are_accurate_everywhere(cache: Path) -> None:
+    """exp and log to a few units in the last place, atan2 to 3e-7, and the special values exactly."""
+    from slalom.engine.prelude import PREAMBLE
+
+    library = build.load(
+        PREAMBLE
+        + """
+        void f_exp(const float *x, const float *y, float *out, int n) {
+            for (int i = 0; i < n; i++) out[i] = sl_expf(x[i]); }
+        void f_log(const float *x, const float *y, float *out, int n) {
+            for (int i = 0; i < n; i++) out[i] = sl_logf(x[i]); }
+        void f_atan2(const float *x, const float *y, float *out, int n) {
+            for (int i = 0; i < n; i++) out[i] = sl_atan2f(x[i], y[i]); }
+        """
+    )
+
+    def run(name: str, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        import ctypes
+
+        out = torch.empty_like(x)
+        pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in (x, y, out)]
+        getattr(library, f"f_{name}")(*pointers, x.numel())
+        return out
+
+    special = torch.tensor(
+        [0.0, -0.0, 1.0, -1.0, float("inf"), -float("inf"), float("nan"), 1e-42, 1e-38, 3e38, -200.0, 88.7]
+    )
+    wide = torch.cat([special, torch.linspace(-110, 95, 100_001)])
+    torch.testing.assert_close(
+        run("exp", wide, wide), wide.double().exp().float(), rtol=4e-7, atol=1e-44, equal_nan=True
+    )
+    positive = torch.cat([special, torch.logspace(-44, 38, 100_001), torch.linspace(0.5, 2, 10_001)])
+    torch.testing.assert_close(
+        run("log", positive, positive), positive.double().log().float(), rtol=4e-7, atol=1e-7, equal_nan=True
+    )
+    y, x = torch.randn(100_000), torch.randn(100_000)
+    y[: len(special)], x[: len(special)] = special, special.flip(0)
+    finite = torch.isfinite(x) & torch.isfinite(y)
+    torch.testing.assert_close(run("atan2", y, x)[finite], torch.atan2(y, x)[finite], rtol=4e-7, atol=4e-7)

@@ -37,6 +37,56 @@ static inline float sl_atan2f(float y, float x) {
     return copysignf(angle, y);
 }
 
+/* exp and log without branches or calls, so that loops vectorise; Cephes' polynomials, errors of a few ulp.
+   Scaling in two halves reaches subnormal results and overflows to infinity by itself. */
+typedef union { int32_t i; float f; } sl_bits;
+static inline float sl_expf(float x) {
+    float c = x > 89.0f ? 89.0f : x;
+    c = c < -104.0f ? -104.0f : c;
+    c = x != x ? 0.0f : c;
+    float n = floorf(c * 1.44269504088896341f + 0.5f);
+    float r = c - n * 0.693359375f;
+    r = r + n * 2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    int32_t k = (int32_t)n, half = k / 2;
+    sl_bits a, b;
+    a.i = (half + 127) << 23;
+    b.i = (k - half + 127) << 23;
+    float y = p * a.f * b.f;
+    return x != x ? x : y;
+}
+static inline float sl_logf(float x) {
+    float normal = x < 1.17549435e-38f ? x * 8388608.0f : x;
+    sl_bits b;
+    b.f = normal;
+    float e = (float)((b.i >> 23) & 0xff) - (x < 1.17549435e-38f ? 149.0f : 126.0f);
+    b.i = (b.i & 0x007fffff) | 0x3f000000;
+    float low = b.f < 0.707106781186547524f ? 1.0f : 0.0f;
+    e = e - low;
+    float m = b.f + low * b.f - 1.0f, z = m * m;
+    float p = 7.0376836292e-2f;
+    p = p * m - 1.1514610310e-1f;
+    p = p * m + 1.1676998740e-1f;
+    p = p * m - 1.2420140846e-1f;
+    p = p * m + 1.4249322787e-1f;
+    p = p * m - 1.6668057665e-1f;
+    p = p * m + 2.0000714765e-1f;
+    p = p * m - 2.4999993993e-1f;
+    p = p * m + 3.3333331174e-1f;
+    float y = p * m * z - e * 2.12194440e-4f - 0.5f * z + m + e * 0.693359375f;
+    y = x == 0.0f ? -INFINITY : y;
+    y = x == INFINITY ? x : y;
+    return x < 0.0f || x != x ? NAN : y;
+}
+static inline double sl_exp(double x) { return exp(x); }
+static inline double sl_log(double x) { return log(x); }
+
 typedef struct {
     const int64_t *T; const double *H; int64_t hs; double *S; double *V;
     const int64_t *C; int64_t chunks; double *P; double *Q; int64_t tensors;
