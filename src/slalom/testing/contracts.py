@@ -1,4 +1,4 @@
-"""The contracts themselves: each a few lines that would fail on a real defect somebody shipped."""
+"""The contracts themselves: each a claim, and a few lines that fail where it is not kept."""
 
 from __future__ import annotations
 
