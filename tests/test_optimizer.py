@@ -362,3 +362,41 @@ def test_a_group_may_name_its_parameters_last_and_hold_tensors() -> None:
             w.grad = torch.full((3,), 1.0 - step)
             o.step()
     torch.testing.assert_close(odd, plain, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("executor", ["eager", "foreach", "native"])
+def test_the_clock_is_one_for_all_groups(executor: Any) -> None:
+    """Prodigy starts its distance at the optimizer's first step; a second group must not take that for the second."""
+    ends = []
+    for split in (False, True):
+        model = network(torch.float32 if executor == "native" else torch.float64)
+        torch.manual_seed(0)
+        for p in model.parameters():
+            torch.nn.init.normal_(p)
+        params = list(model.parameters())
+        groups = [{"params": params[:3]}, {"params": params[3:]}] if split else [{"params": params}]
+        train(model, slalom.Prodigy(groups, d0=1e-2, executor=executor), 5)
+        ends.append(torch.cat([p.detach().flatten() for p in params]))
+    torch.testing.assert_close(ends[0], ends[1], rtol=1e-4, atol=1e-6)
+
+
+def test_a_refused_step_counts_nothing() -> None:
+    dense, layer = torch.nn.Parameter(torch.ones(3)), torch.nn.Embedding(4, 2, sparse=True)
+    optimizer = slalom.AdamW([{"params": [dense]}, {"params": list(layer.parameters())}])
+    dense.grad, layer.weight.grad = torch.ones(3), torch.ones(4, 2)
+    optimizer.step()  # dense gradients everywhere: what was set up for them must not read a sparse one
+    layer.weight.grad = None
+    layer(torch.tensor([1])).sum().backward()
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="has a sparse gradient"):
+            optimizer.step()
+    assert optimizer.state[dense]["step"].item() == 1.0
+
+
+def test_empty_parameters_count_their_steps() -> None:
+    w = torch.nn.Parameter(torch.ones(0, 3))
+    optimizer = slalom.AdamW([w])
+    for _ in range(3):
+        w.grad = torch.ones(0, 3)
+        optimizer.step()
+    assert optimizer.state[w]["step"].item() == 3.0

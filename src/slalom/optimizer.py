@@ -17,7 +17,6 @@ from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimize
 from slalom.algebra import State, Value
 from slalom.engine import (
     EXECUTORS,
-    Batch,
     Crew,
     Executor,
     Leaves,
@@ -266,14 +265,17 @@ class Optimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        run([batch for place in range(len(self.param_groups)) for batch in self._batches(place)])
+        # Everything that can refuse comes first: a step that fails has counted nothing. And the clock is one for all.
+        ready = [self._ready(place) for place in range(len(self.param_groups))]
+        clock = self._clock() + 1 if any(crew.needs_clock for crew, _, _ in ready) else 0.0
+        run([batch for crew, gradients, values in ready for batch in crew.batches(gradients, values, clock)])
         self._optimizer_step_code()  # torch's anchor for external profilers
         for hook in chain(self._optimizer_step_post_hooks.values(), _global_optimizer_post_hooks.values()):
             hook(self, arguments, keywords)
         return loss
 
-    def _batches(self, place: int) -> list[Batch]:
-        """Return what a group does in this step; what stays equal between steps is kept."""
+    def _ready(self, place: int) -> tuple[Crew, list[Tensor | None], Mapping[tuple[str, int | None], float]]:
+        """Return who steps in a group, with gradients and numbers; what stays equal between steps is kept."""
         group = self.param_groups[place]
         parameters = group["params"]
         gradients = [parameter.grad for parameter in parameters]
@@ -286,8 +288,7 @@ class Optimizer(torch.optim.Optimizer):
             known = self._crews[place] = _Known(settings, structure, values, crew)
         if known.crew is None or not known.crew.holds(parameters, gradients):
             known.crew = Crew(self._seats(group, gradients), place, self._executor)
-        clock = self._clock() + 1 if known.crew.needs_clock else 0.0
-        return known.crew.batches(gradients, known.numbers, clock)
+        return known.crew, gradients, known.numbers
 
     def _structure(self, group: Mapping[str, Any], values: Mapping[tuple[str, int | None], float]) -> Any:
         """Return all that programs depend on beside the numbers: switches, and which numbers are zero."""

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import repeat
-from typing import Any, Final, Literal, TypeAlias, get_args
+from typing import Any, Final, Literal, TypeAlias, cast, get_args
 
 import torch
 from torch import Tensor
@@ -137,6 +137,7 @@ class Crew:
         self.group = group
         self.seats = list(seats)
         self.parameters = [seat.original for seat in seats]
+        self._contiguous = False  # until `holds` has looked at this step's gradients
         self.needs_clock = any(seat.program.needs_clock for seat in seats)
         self.others: list[tuple[type[EagerBatch], list[Seat]]] = []
         self.launches: list[tuple[Launch | TritonLaunch, list[Seat]]] = []
@@ -147,8 +148,7 @@ class Crew:
                 sorted_seats.setdefault(
                     (id(seat.program), f"{name} {seat.parameter.dtype} {seat.parameter.device}"), []
                 ).append(seat)
-            else:
-                seat.state["step"] += 1.0
+        self.empty = [seat for seat in seats if not seat.parameter.numel()]
         for (_, name), members in sorted_seats.items():
             parameters, states = [seat.parameter for seat in members], [seat.state for seat in members]
             if name.startswith("triton"):
@@ -177,6 +177,11 @@ class Crew:
         present = parameters
         if not all(map(operator.is_not, gradients, repeat(None))):
             present = [p for p, g in zip(parameters, gradients, strict=True) if g is not None]
+            gradients = [g for g in gradients if g is not None]
+        found = cast("Sequence[Tensor]", gradients)
+        self._contiguous = all(map(torch.Tensor.is_contiguous, found))
+        if not self._contiguous and any(gradient.is_sparse for gradient in found):
+            return False  # whoever seats the next crew refuses it with a sentence
         return (
             len(present) == len(self.parameters)
             and all(map(operator.is_, present, self.parameters))
@@ -186,9 +191,11 @@ class Crew:
     def batches(self, gradients: Sequence[Tensor | None], numbers: Numbers, clock: float) -> list[Batch]:
         """Return this step's batches."""
         made: list[Batch] = []
+        for seat in self.empty:
+            seat.state["step"] += 1.0
         for launch, seats in self.launches:
             found: list[Any] = [gradients[seat.index] for seat in seats]
-            if not (launch.contiguous and all(map(torch.Tensor.is_contiguous, found))):
+            if not (launch.contiguous and self._contiguous):
                 found = [_aligned(gradient, seat.parameter) for gradient, seat in zip(found, seats, strict=True)]
             launch.set_gradients(found)
             if isinstance(launch, Launch):
