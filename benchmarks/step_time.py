@@ -1,42 +1,49 @@
-"""Time of a whole optimizer step: slalom, torch.optim and pytorch_optimizer on four parameter lists.
+"""Time of a whole optimizer step: slalom and its rivals on four parameter lists, on a CPU or a GPU.
 
 All contestants alternate in one process, since machines are shared and their speed drifts; figures are minimum and
 median over many rounds, and every one is also given as a ratio to the floor: the bytes that the method's plan moves
-over the best in-place streaming bandwidth measured in the same rounds.
+over the best streaming bandwidth measured in the same rounds (in place on a CPU, a copy on a GPU).
 
     python benchmarks/step_time.py                      AdamW on all lists
     python benchmarks/step_time.py --method lamb lion   other methods, where the rivals have them
     python benchmarks/step_time.py --own                every method of slalom against its own floor
+    python benchmarks/step_time.py --device cuda        on a GPU, with a list of a billion parameters
+
+Rivals beside torch take part where they are installed: pip install pytorch-optimizer torch-optimi heavyball.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import platform
 import statistics
-import time
 import warnings
 from collections.abc import Callable
 
-import pytorch_optimizer
 import torch
-from workloads import LISTS
+from timing import Step, measure, stream
+from workloads import LARGE, LISTS, filled
 
 import slalom
 from slalom.describe import sheets, symbolic
 from slalom.recipes import method
 
-Step = Callable[[], object]
-
 TORCH = {"adamw": "AdamW", "adam": "Adam", "sgd": "SGD", "nadam": "NAdam", "radam": "RAdam", "adamax": "Adamax",
          "adagrad": "Adagrad", "rmsprop": "RMSprop", "adafactor": "Adafactor"}  # fmt: skip
 FUSED = {"adamw", "adam", "sgd", "adagrad"}
-PO = {"adamw": "AdamW", "lion": "Lion", "lamb": "Lamb", "adan": "Adan", "adabelief": "AdaBelief", "laprop": "LaProp",
-      "prodigy": "Prodigy", "adafactor": "AdaFactor", "signum": "SignSGD", "soap": "SOAP"}  # fmt: skip
+OTHERS = {
+    "pytorch_optimizer": {
+        "adamw": "AdamW", "lion": "Lion", "lamb": "Lamb", "adan": "Adan", "adabelief": "AdaBelief", "laprop": "LaProp",
+        "prodigy": "Prodigy", "adafactor": "AdaFactor", "signum": "SignSGD", "soap": "SOAP",
+    },
+    "optimi": {"adamw": "AdamW", "adam": "Adam", "sgd": "SGD", "lion": "Lion", "adan": "Adan", "radam": "RAdam"},
+    "heavyball": {"adamw": "AdamW", "adopt": "ADOPT", "laprop": "LaProp"},
+}  # fmt: skip
 SETTINGS = {"sgd": {"momentum": 0.9}}
 
 
-def contestants(name: str, make: Callable[[], list[torch.nn.Parameter]]) -> dict[str, Step]:
+def contestants(name: str, make: Callable[[], list[torch.nn.Parameter]], others: list[str]) -> dict[str, Step]:
     """Return the step of everyone who has the method, each on parameters of its own."""
     settings = SETTINGS.get(name, {})
     found: dict[str, Step] = {"slalom": slalom.create(name, make(), **settings).step}
@@ -47,15 +54,26 @@ def contestants(name: str, make: Callable[[], list[torch.nn.Parameter]]) -> dict
             ways["torch fused"] = {"fused": True}
         for label, flags in ways.items():
             found[label] = cls(make(), lr=1e-3, **settings, **flags).step
-    if name in PO:
-        found["pytorch_optimizer"] = getattr(pytorch_optimizer, PO[name])(make(), lr=1e-3).step
+    for package in others:
+        if name in OTHERS[package]:
+            cls = getattr(importlib.import_module(package), OTHERS[package][name])
+            found[package] = _keeping_gradients(cls(make(), lr=1e-3, **settings), package)
     return found
 
 
-def stream(elements: int) -> tuple[Step, int]:
-    """Return the fastest in-place pass torch has, as a yardstick, and the bytes it moves."""
-    x = torch.ones(max(elements, 1))
-    return (lambda: x.mul_(1.0)), 8 * x.numel()
+def _keeping_gradients(optimizer: torch.optim.Optimizer, package: str) -> Step:
+    """Return a step that every contestant can repeat: heavyball drops gradients, which must be put back."""
+    if package != "heavyball":
+        return optimizer.step
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    gradients = [p.grad for p in parameters]
+
+    def step() -> None:
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        optimizer.step()
+
+    return step
 
 
 def floor(name: str) -> float:
@@ -63,30 +81,16 @@ def floor(name: str) -> float:
     return sheets(symbolic(method(name), SETTINGS.get(name)))[0].moved
 
 
-def measure(steps: dict[str, Step], seconds: float) -> dict[str, list[float]]:
-    """Time everyone in turn until the time is over."""
-    times: dict[str, list[float]] = {label: [] for label in steps}
-    for step in steps.values():
-        for _ in range(3):
-            step()
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(next(iter(times.values()))) < 5:
-        for label, step in steps.items():
-            begin = time.perf_counter()
-            step()
-            times[label].append(time.perf_counter() - begin)
-    return times
-
-
-def report(list_name: str, name: str, seconds: float, only_own: bool) -> None:
-    """Print one table."""
-    make = LISTS[list_name]
-    elements = sum(p.numel() for p in make())
-    steps = contestants(name, make)
-    if only_own:
-        steps = {"slalom": steps["slalom"]}
-    yardstick, moved = stream(elements)
-    times = measure({**steps, "stream": yardstick}, seconds)
+def report(list_name: str, name: str, seconds: float, device: str, others: list[str] | None) -> None:
+    """Print one table; without others, slalom against its own floor."""
+    shapes = {**LISTS, **LARGE}[list_name]
+    elements = sum(p.numel() for p in filled(shapes, "meta"))
+    if others is None:
+        steps = {"slalom": slalom.create(name, filled(shapes, device), **SETTINGS.get(name, {})).step}
+    else:
+        steps = contestants(name, lambda: filled(shapes, device), others)
+    yardstick, moved = stream(elements, device)
+    times = measure({**steps, "stream": yardstick}, seconds, device)
     bandwidth = moved / min(times.pop("stream"))
     least = floor(name) * elements / bandwidth
     own = times["slalom"]
@@ -94,27 +98,34 @@ def report(list_name: str, name: str, seconds: float, only_own: bool) -> None:
         print(
             f"{list_name:14}{name:20}{label:18}{min(found) * 1e3:9.3f}{statistics.median(found) * 1e3:9.3f} ms"
             f"{min(own) / min(found):8.2f}{statistics.median(own) / statistics.median(found):7.2f}"
-            f"{min(found) / least:9.2f}   {bandwidth / 1e9:5.0f} GB/s"
+            f"{min(found) / least:9.2f}   {bandwidth / 1e9:5.0f} GB/s",
+            flush=True,
         )
 
 
 def main() -> None:
     """Run what was asked for."""
+    installed = [package for package in OTHERS if importlib.util.find_spec(package)]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--method", nargs="*", default=["adamw"], choices=slalom.list_optimizers())
-    parser.add_argument("--list", nargs="*", default=list(LISTS), choices=list(LISTS))
+    parser.add_argument("--list", nargs="*", choices=[*LISTS, *LARGE])
     parser.add_argument("--own", action="store_true", help="every fused method of slalom against its floor")
+    parser.add_argument("--others", nargs="*", default=installed, choices=installed, help="rivals beside torch")
     parser.add_argument("--seconds", type=float, default=6.0, help="per table")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     warnings.simplefilter("ignore")
-    print(f"torch {torch.__version__}, {platform.machine()}, {chosen.threads} threads")
+    where = (
+        f"{platform.machine()}, {chosen.threads} threads" if chosen.device == "cpu" else torch.cuda.get_device_name()
+    )
+    print(f"torch {torch.__version__}, {where}")
     print(f"{'list':14}{'method':20}{'who':18}{'min':>9}{'median':>9}   {'slalom/who':>13}{'  / floor':>9}")
-    methods = [n for n in slalom.list_optimizers() if n not in ("soap", "muon")] if chosen.own else chosen.method
-    for list_name in chosen.list:
-        for name in methods:
-            report(list_name, name, chosen.seconds, chosen.own)
+    fused = [name for name in slalom.list_optimizers() if method(name).family != "matrix"]
+    for list_name in chosen.list or [*LISTS, *(LARGE if chosen.device == "cuda" else ())]:
+        for name in fused if chosen.own else chosen.method:
+            report(list_name, name, chosen.seconds, chosen.device, None if chosen.own else chosen.others)
 
 
 if __name__ == "__main__":

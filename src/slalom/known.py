@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
 from torch import Tensor
 
-from slalom.engine import Crew
+from slalom.engine import Crew, Numbers
 
 
 @dataclass
@@ -19,7 +18,7 @@ class Known:
 
     settings: list[Any]
     structure: Any
-    numbers: Mapping[tuple[str, int | None], float]
+    numbers: Numbers
     crew: Crew | None
 
     def __post_init__(self) -> None:

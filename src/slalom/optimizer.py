@@ -21,6 +21,7 @@ from slalom.engine import (
     Crew,
     Executor,
     Leaves,
+    Numbers,
     Program,
     Rows,
     Seat,
@@ -28,6 +29,7 @@ from slalom.engine import (
     check_gradient,
     choose,
     fresh,
+    latest,
     run,
     trace,
 )
@@ -40,7 +42,7 @@ from slalom.loading import KEPT, STEP, merged_groups, real_view, restored_states
 from slalom.nonfinite import OnNonfinite, all_finite, checked, complaint
 from slalom.parts import Signals
 from slalom.recipes import ByRole, Method, Recipe
-from slalom.recipes.blueprint import Asked, Blueprint, numbers
+from slalom.recipes.blueprint import Asked, Blueprint, is_zero, numbers
 from slalom.roles import assign_roles
 from slalom.sharpness import SAM
 
@@ -205,7 +207,7 @@ class Optimizer(Evaluation, torch.optim.Optimizer):
         values = numbers(group)
         known = self._programs.setdefault(key, [])
         for program in known:
-            if all(bool(values[name]) == answer for name, answer in program.asked.items()):
+            if all(is_zero(values[name]) != answer for name, answer in program.asked.items()):
                 return program
         program = self._trace(group, ndim, Recipe.run)
         # Matrices and vectors often run the same program; one object then means one pass over both.
@@ -419,7 +421,7 @@ class Optimizer(Evaluation, torch.optim.Optimizer):
         """
         return refuse
 
-    def _ready(self, place: int) -> tuple[Crew, list[Tensor | None], Mapping[tuple[str, int | None], float]]:
+    def _ready(self, place: int) -> tuple[Crew, list[Tensor | None], Numbers]:
         """Return who steps in a group, with gradients and numbers; what stays equal between steps is kept."""
         group = self.param_groups[place]
         parameters = group["params"]
@@ -435,10 +437,10 @@ class Optimizer(Evaluation, torch.optim.Optimizer):
             known.crew = Crew(self._seats(group, gradients), place, self._executor)
         return known.crew, gradients, known.numbers
 
-    def _structure(self, group: Mapping[str, Any], values: Mapping[tuple[str, int | None], float]) -> Any:
+    def _structure(self, group: Mapping[str, Any], values: Numbers) -> Any:
         """Return all that programs depend on beside the numbers: switches, and which numbers are zero."""
         role = group.get("role", "rest")
-        zeros = tuple(name for name, value in values.items() if not value)
+        zeros = tuple(name for name, value in values.items() if is_zero(value))
         return (role, group["maximize"], self._rows(group), self._blueprint.structure(group, role), zeros)
 
     @torch.no_grad()
@@ -454,9 +456,12 @@ class Optimizer(Evaluation, torch.optim.Optimizer):
             seats.append(Seat(index, program, parameter, whole, state, gradient.is_sparse))
         return seats
 
-    def _clock(self) -> float:
-        """Return how many steps the optimizer has taken: as many as the parameter that took part most often."""
-        return max((float(state[STEP]) for state in self.state.values() if STEP in state), default=0.0)
+    def _clock(self) -> Any:
+        """Return how many steps the optimizer has taken: as many as the parameter that took part most often.
+
+        Where step counts are on a GPU this is a tensor there, which nobody waits for.
+        """
+        return latest([state[STEP] for state in self.state.values() if STEP in state])
 
     # --- saving, loading, copying ------------------------------------------------------------------------------
 
@@ -509,10 +514,10 @@ class Optimizer(Evaluation, torch.optim.Optimizer):
         return describe_optimizer(self)
 
 
-def _value(loss: Any) -> float:
-    """Return the loss as a number; on another device this waits for it."""
+def _value(loss: Any) -> Any:
+    """Return the loss as a number; on a GPU it stays there, for kernels to read."""
     if isinstance(loss, (int, float)) or (isinstance(loss, Tensor) and loss.numel() == 1):
-        return float(loss)
+        return loss.detach() if isinstance(loss, Tensor) and loss.device.type != "cpu" else float(loss)
     given = "none" if loss is None else f"a {type(loss).__name__}"
     raise RuntimeError(
         f"this recipe reads the loss and was given {given}: call optimizer.step(closure), the closure returning it."

@@ -1,6 +1,6 @@
 """From formulas to running code: tracing, planning and the executors. Knows the algebra; never a part or a method."""
 
-from slalom.engine.batch import LOSS, Batch, Numbers, run
+from slalom.engine.batch import LOSS, Batch, Numbers, latest, run
 from slalom.engine.build import CompileError
 from slalom.engine.crew import EXECUTORS, Crew, Executor, Seat, choose
 from slalom.engine.eager import Work, read
@@ -37,6 +37,7 @@ __all__ = [
     "fresh",
     "kept_bytes",
     "kept_dtype",
+    "latest",
     "layout",
     "leaves",
     "needs_phases",

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from slalom.algebra import Expr
 
-Numbers = Mapping[tuple[str, int | None], float]
+# Numbers, or tensors with one number that wait on a GPU for the kernels that read them.
+Numbers = Mapping[tuple[str, int | None], Any]
 SharedWrites = list[tuple[Tensor, Any]]
 
 # Where a step's numbers hold the value of the loss, beside the hyper-parameters; only programs that need it look.
@@ -84,3 +85,13 @@ def _combined(op: str, shares: list[Any]) -> Any:
     home = next(share.device for share in shares if isinstance(share, Tensor))
     stacked = torch.stack([torch.as_tensor(share, dtype=torch.float64, device=home) for share in shares])
     return stacked.amax() if op == "largest" else stacked.sum()
+
+
+def latest(steps: Sequence[Tensor]) -> Any:
+    """Return the largest of some step counts, a number; a tensor if any of them is on a GPU, where it is left."""
+    on_host = max((float(step) for step in steps if step.device.type == "cpu"), default=0.0)
+    elsewhere = [step for step in steps if step.device.type != "cpu"]
+    if not elsewhere:
+        return on_host
+    home = elsewhere[0].device
+    return torch.stack([step.to(home, non_blocking=True) for step in elsewhere]).amax().clamp(min=on_host)

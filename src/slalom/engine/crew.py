@@ -20,7 +20,7 @@ from slalom.engine.eager import EagerBatch, Work
 from slalom.engine.foreach import ForeachBatch
 from slalom.engine.gpu import TritonLaunch, triton_kernel
 from slalom.engine.gpu import available as triton_available
-from slalom.engine.matrices import Maker, PhasedLaunch, launches, phased
+from slalom.engine.matrices import Maker, PhasedLaunch, counts_on_host, launches, phased
 from slalom.engine.native import DTYPES, Kernel, Launch, NativeBatch, kernel
 from slalom.engine.phases import needs_phases
 from slalom.engine.plan import UnplannableError
@@ -73,6 +73,9 @@ def choose(program: Program, parameter: Tensor, executor: Executor = "auto") -> 
         if obstacle is not None:
             raise ValueError(f'executor="triton" cannot run here: {obstacle}; use executor="auto".')
         return "triton", "as demanded"
+    if parameter.device.type == "cuda":
+        obstacle = _triton_obstacle(program, parameter)
+        return ("triton", "compiled for this GPU") if obstacle is None else ("foreach", obstacle)
     if parameter.device.type != "cpu":
         obstacle = f"there is no compiled executor for {parameter.device.type} yet"
     else:
@@ -139,6 +142,14 @@ def _is_dense(tensor: Tensor) -> bool:
     return True
 
 
+def _count_where_it_is_used(seat: Seat, name: str) -> None:
+    """Keep a step count on the GPU where kernels read it there, on the host where Python does."""
+    on_gpu = name == "triton" and not counts_on_host(seat.program)
+    home = seat.parameter.device if on_gpu else torch.device("cpu")
+    if seat.state["step"].device != home:
+        seat.state["step"] = seat.state["step"].to(home)
+
+
 _warned: set[str] = set()
 
 
@@ -167,6 +178,7 @@ class Crew:
         for seat in seats:
             if seat.parameter.numel() and not seat.sparse:
                 name, _ = choose(seat.program, seat.parameter, executor)
+                _count_where_it_is_used(seat, name)
                 sorted_seats.setdefault(
                     (id(seat.program), f"{name} {seat.parameter.dtype} {seat.parameter.device}"), []
                 ).append(seat)
@@ -188,9 +200,11 @@ class Crew:
             else:
                 self.launches.append((make(program, parameters, states), members))
         except CompileError as error:
-            if executor == "native":
+            if executor in ("native", "triton"):
                 raise
             _warn_once(f"{error} Steps run as lists of torch operations instead.")
+            for member in members:
+                _count_where_it_is_used(member, "foreach")
             self.others.append((ForeachBatch, members))
 
     def holds(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> bool:
@@ -211,8 +225,14 @@ class Crew:
             and all(launch.still_holds() for launch, _ in self.launches)
         )
 
-    def batches(self, gradients: Sequence[Tensor | None], numbers: Numbers, clock: float) -> list[Batch]:
-        """Return this step's batches."""
+    def batches(self, gradients: Sequence[Tensor | None], numbers: Numbers, clock: Any) -> list[Batch]:
+        """Return this step's batches.
+
+        Args:
+            gradients: of all parameters of the group; None where there is none.
+            numbers: the hyper-parameters, and the loss.
+            clock: the optimizer's step count; a tensor where step counts are on a GPU.
+        """
         made: list[Batch] = []
         for seat in self.empty:
             seat.state["step"] += 1.0
@@ -232,13 +252,14 @@ class Crew:
                 if gradient.is_complex():
                     gradient = torch.view_as_real(gradient)
                 t = float(seat.state["step"])
-                works.append(Work(seat.program, seat.parameter, gradient, seat.state, numbers, t, clock, self.group))
+                now = float(clock)
+                works.append(Work(seat.program, seat.parameter, gradient, seat.state, numbers, t, now, self.group))
             made.append(batch(works))
         if self.sparse:
             made += self._sparse_batches(gradients, numbers, clock)
         return made
 
-    def _sparse_batches(self, gradients: Sequence[Tensor | None], numbers: Numbers, clock: float) -> list[Batch]:
+    def _sparse_batches(self, gradients: Sequence[Tensor | None], numbers: Numbers, clock: Any) -> list[Batch]:
         """Return the batches of the rows that sparse gradients touch."""
         made: list[Batch] = []
         blocks: dict[int, list[tuple[Seat, Touched]]] = {}
@@ -261,7 +282,9 @@ class Crew:
             block = Seat(place, seat.program, touched.parameter, touched.parameter, touched.state)
             blocks[id(seat.program)].append((block, touched))
         for members in blocks.values():
-            crew = Crew([block for block, _ in members], self.group, self.executor)
+            # rows that change from step to step are no reason to make tables of addresses on a GPU
+            on_cpu = members[0][0].parameter.device.type == "cpu"
+            crew = Crew([block for block, _ in members], self.group, self.executor if on_cpu else "foreach")
             inner = crew.batches([touched.grad for _, touched in members], numbers, clock)
             # they finish in this order, and the last writes all rows back
             made += [*inner[:-1], SparseBatch(inner[-1], [touched for _, touched in members])]

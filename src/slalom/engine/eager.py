@@ -196,7 +196,7 @@ class Run:
             if name in given:
                 registers[place] = float(given[name])
         for place, hyper in tape.hypers:
-            registers[place] = work.numbers[hyper]
+            registers[place] = float(work.numbers[hyper])
         for place, compute, operands in tape.host:
             registers[place] = compute(*(registers[operand] for operand in operands))
         return registers

@@ -1,8 +1,7 @@
 """From a plan to Triton: one kernel per stage over all tensors, one per section over what is small.
 
-The tables are those of the C kernels (see `tables`): addresses, host values, values per tensor, chunks, partial sums.
-A program of the stage kernel takes one chunk; partial sums are combined per tensor in the order of chunks. Plans
-that need rows or columns are left to the list executor.
+A program of a stage takes one chunk: a run of elements or, where rows and columns matter, a tile of the matrix. What
+chunks leave is combined per tensor, row and column in the order of chunks. `triton_places` says where values lie.
 """
 
 from __future__ import annotations
@@ -13,218 +12,191 @@ from typing import Final
 from slalom.algebra import ELEMENT, SCALAR, Expr
 from slalom.engine.plan import Operand, Plan, Stage, array_name
 from slalom.engine.program import walk
-from slalom.engine.tables import ARITHMETIC, lay_out
+from slalom.engine.triton_places import COLUMN, ROW, TEMPLATE, Speller, function, start
+from slalom.engine.triton_prelude import PRELUDE
+from slalom.engine.triton_sections import section
 
-# Elements per program; combining reads this many partial sums at a time.
-BLOCK: Final = 1024
-COMBINE: Final = 256
-
-_TEMPLATE: Final = {
-    **ARITHMETIC,
-    "where": "tl.where(({0}) != 0, {1}, {2})",
-    # nan wins, as in torch
-    "maximum": "tl.where(({0} > {1}) | ({0} != {0}), {0}, {1})",
-    "minimum": "tl.where(({0} < {1}) | ({0} != {0}), {0}, {1})",
-    "sign": "tl.where({0} > 0, 1.0, tl.where({0} < 0, -1.0, 0.0))",
-    "positive": "tl.where({0} > 0, 1.0, 0.0)",
-    "sqrt": "tl.sqrt({0})",
-    "abs": "tl.abs({0})",
-    "exp": "tl.exp({0})",
-    "log": "tl.log({0})",
-    "tanh": "(2.0 / (1.0 + tl.exp(-2.0 * {0})) - 1.0)",
-    "mod": "({0} - {1} * tl.floor({0} / {1}))",
-    "atan2": "sl_atan2({0}, {1})",
-}
-
-_HEAD: Final = '''"""Emitted by slalom from a plan."""
-
-import triton
-import triton.language as tl
-
-
-@triton.jit
-def sl_atan2(y, x):
-    """Reduce to [0, tan(pi/8)], odd polynomial, unfold; error below 3e-7."""
-    ax = tl.abs(x)
-    ay = tl.abs(y)
-    big = tl.where(ax > ay, ax, ay)
-    small = tl.where(ax > ay, ay, ax)
-    r = tl.where(big == 0.0, 0.0, tl.where(big == small, 1.0, small / tl.where(big == 0.0, 1.0, big)))
-    upper = r > 0.41421356
-    z = tl.where(upper, (r - 1.0) / (r + 1.0), r)
-    q = z * z
-    p = ((8.05374449538e-2 * q - 1.38776856032e-1) * q + 1.99777106478e-1) * q - 3.33329491539e-1
-    angle = p * q * z + z + tl.where(upper, 0.785398163397, 0.0)
-    angle = tl.where(ay > ax, 1.57079632679 - angle, angle)
-    angle = tl.where(x < 0.0, 3.14159265359 - angle, angle)
-    angle = tl.where(y < 0.0, -angle, angle)
-    return tl.where((x != x) | (y != y), x + y, angle)
-
-'''
-
-
-class _Emitter:
-    def __init__(self, plan: Plan, dtype: str) -> None:
-        self.plan = plan
-        self.at = lay_out(plan)
-        self.dtype = dtype
-
-    def source(self) -> str:
-        parts = [_HEAD]
-        for stage in self.plan.stages:
-            parts.append(self.stage(stage))
-            if self.scalars(stage):
-                parts.append(self.combine(stage))
-        parts += [self.section(index) for index in range(len(self.plan.small))]
-        return "\n\n".join(parts) + "\n"
-
-    def scalars(self, stage: Stage) -> list[Expr]:
-        return [r for r in stage.reductions if r.dims == SCALAR]
-
-    def pointer(self, name: str, row: str = "row") -> str:
-        kind = self.dtype if name in ("w", "g") else "float32"
-        return f"tl.load({row} + {self.at.arrays.index(name)}).to(tl.pointer_type(tl.{kind}))"
-
-    def spell(self, node: Operand, local: dict[int, str]) -> str:
-        if not isinstance(node, Expr):
-            return f'float("{float(node)!r}")' if node != node or abs(node) == float("inf") else repr(float(node))
-        if id(node) in local:
-            return local[id(node)]
-        if id(node) in self.at.host:
-            return f"h{self.at.host[id(node)]}"
-        return f"s{self.at.scalars[id(node)]}"
-
-    def operation(self, node: Expr, local: dict[int, str]) -> str:
-        return _TEMPLATE[node.op].format(*(self.spell(arg, local) for arg in node.args))
-
-    def uniform(self, used: Iterable[Expr], local: dict[int, str], kind: str) -> list[str]:
-        """Load what all elements of a tensor share."""
-        lines = []
-        for node in used:
-            if id(node) in self.at.host:
-                place = self.at.host[id(node)]
-                lines.append(f"h{place} = tl.load(H + tensor * hs + {place}).to(tl.{kind})")
-            elif id(node) in self.at.scalars:
-                place = self.at.scalars[id(node)]
-                lines.append(f"s{place} = tl.load(S + tensor * {len(self.at.scalars)} + {place}).to(tl.{kind})")
-            elif node.op == "state" and node.dims == SCALAR:
-                place = self.at.arrays.index(array_name(node))
-                lines.append(f"x{place} = tl.load({self.pointer(array_name(node))}).to(tl.{kind})")
-                local[id(node)] = f"x{place}"
-        return lines
-
-    def stage(self, stage: Stage) -> str:
-        roots: list[Operand] = [*stage.values, *(r.args[0] for r in stage.reductions), *stage.stores.values()]
-        direct = [arg for node in stage.values for arg in node.args] + roots
-        used = list(dict.fromkeys(node for node in direct if isinstance(node, Expr)))
-        local: dict[int, str] = {}
-        lines = [
-            "c = tl.program_id(0)",
-            "tensor = tl.load(C + 4 * c)",
-            "first = tl.load(C + 4 * c + 1)",
-            "count = tl.load(C + 4 * c + 2)",
-            f"row = T + tensor * {self.at.width}",
-            *self.uniform(used, local, "float32"),
-            "j = tl.arange(0, BLOCK)",
-            "mask = j < count",
-        ]
-        for name in dict.fromkeys([*stage.loads, *stage.stores]):
-            lines.append(f"p{self.at.arrays.index(name)} = {self.pointer(name)} + first + j")
-        loaded: dict[str, str] = {}
-        for name in stage.loads:
-            place = self.at.arrays.index(name)
-            lines.append(f"x{place} = tl.load(p{place}, mask=mask, other=0.0).to(tl.float32)")
-            loaded[name] = f"x{place}"
-        for node in walk(roots):
-            if node.op in ("input", "state") and node.dims == ELEMENT and array_name(node) in loaded:
-                local[id(node)] = loaded[array_name(node)]
-        local |= {key: loaded[name] for key, name in stage.reread.items()}
-        for place, node in enumerate(stage.values):
-            lines.append(f"e{place} = {self.operation(node, local)}")
-            local[id(node)] = f"e{place}"
-        scalars = self.scalars(stage)
-        for place, r in enumerate(scalars):
-            value = self.spell(r.args[0], local)
-            if r.op == "total":
-                lines.append(f"a{place} = tl.sum(tl.where(mask, {value}, 0.0).to(tl.float64), axis=0)")
-            else:
-                lines += [
-                    f'a{place} = tl.max(tl.where(mask, {value}, float("-inf")), axis=0).to(tl.float64)',
-                    f"n{place} = tl.sum(tl.where(mask & ({value} != {value}), 1, 0), axis=0)",
-                    f'a{place} = tl.where(n{place} > 0, float("nan"), a{place})',
-                ]
-            lines.append(f"tl.store(P + c * {len(scalars)} + {place}, a{place})")
-        for name, stored in stage.stores.items():
-            kind = self.dtype if name == "w" else "float32"
-            place = self.at.arrays.index(name)
-            value = self.spell(stored, local)
-            whole = (
-                value
-                if isinstance(stored, Expr) and stored.dims == ELEMENT
-                else f"({value} + tl.zeros([BLOCK], tl.float32))"
-            )
-            lines.append(f"tl.store(p{place}, {whole}.to(tl.{kind}), mask=mask)")
-        return _function(f"stage{stage.index}", "T, H, hs, S, C, P, BLOCK: tl.constexpr", lines)
-
-    def combine(self, stage: Stage) -> str:
-        """Add up a tensor's partial sums, always in the same order."""
-        scalars, width = self.scalars(stage), len(self.at.scalars)
-        lines = ["tensor = tl.program_id(0)", "first = tl.load(R + 2 * tensor)", "count = tl.load(R + 2 * tensor + 1)"]
-        lines.append("j = tl.arange(0, COMBINE)")
-        for place, r in enumerate(scalars):
-            start = "0.0" if r.op == "total" else 'float("-inf")'
-            load = f"tl.load(P + (first + k + j) * {len(scalars)} + {place}, mask=k + j < count, other={start})"
-            step = f"a + {load}" if r.op == "total" else "tl.where((b > a) | (b != b), b, a)"
-            lines += [f"a = tl.full([COMBINE], {start}, tl.float64)", "for k in range(0, count, COMBINE):"]
-            lines += [f"    b = {load}"] if r.op != "total" else []
-            lines.append(f"    a = {step}")
-            if r.op == "total":
-                lines.append("whole = tl.sum(a, axis=0)")
-            else:
-                lines += ["whole = tl.max(a, axis=0)", "bad = tl.sum(tl.where(a != a, 1, 0), axis=0)"]
-                lines.append('whole = tl.where(bad > 0, float("nan"), whole)')
-            lines.append(f"tl.store(S + tensor * {width} + {self.at.scalars[id(r)]}, whole)")
-        return _function(f"combine{stage.index}", "R, P, S, COMBINE: tl.constexpr", lines)
-
-    def section(self, index: int) -> str:
-        nodes = self.plan.small[index]
-        final = index == len(self.plan.small) - 1
-        writes = [
-            (key, value) for key, value in self.plan.writes.items() if final and self.plan.states[key].scope == "tensor"
-        ]
-        direct = [arg for node in nodes for arg in node.args if isinstance(arg, Expr)]
-        direct += [value for _, value in writes if isinstance(value, Expr)]
-        computed = {id(node) for node in nodes}
-        local: dict[int, str] = {}
-        used = [node for node in dict.fromkeys(direct) if id(node) not in computed]
-        lines = [
-            "tensor = tl.program_id(0)",
-            f"row = T + tensor * {self.at.width}",
-            *self.uniform(used, local, "float64"),
-        ]
-        for node in nodes:
-            place = self.at.scalars[id(node)]
-            lines.append(f"s{place} = ({self.operation(node, local)}).to(tl.float64)")
-            lines.append(f"tl.store(S + tensor * {len(self.at.scalars)} + {place}, s{place})")
-        for key, value in writes:
-            lines.append(f"tl.store({self.pointer(key)}, ({self.spell(value, local)}).to(tl.float32))")
-        return _function(f"section{index}", "T, H, hs, S", lines)
-
-
-def _function(name: str, arguments: str, lines: Iterable[str]) -> str:
-    return "\n".join(["@triton.jit", f"def {name}({arguments}):", *(f"    {line}" for line in lines)])
+# A tensor's row of R: its first chunk, how many, tiles down and across, where its sums of rows and columns begin in Q.
+RANGES: Final = 6
+_ACROSS: Final = {"row": 3, "column": 2}
+_BEGIN: Final = {"row": 4, "column": 5}
+_TABLES: Final = "T, G, N, S, V, C, R, P, Q"
 
 
 def emit_triton(plan: Plan, dtype: str) -> str:
     """Return Triton for a plan whose parameters have this dtype: "float32", "bfloat16" or "float16"."""
-    return _Emitter(plan, dtype).source()
+    speller = Speller(plan, dtype)
+    parts = [PRELUDE]
+    for stage in plan.stages:
+        parts += _Stage(speller, stage).functions()
+    parts += [section(speller, index) for index in range(len(plan.small))]
+    return "\n\n\n".join(parts) + "\n"
 
 
 def supports_triton(plan: Plan) -> str | None:
     """Return why a plan cannot run in Triton, None if it can."""
-    if plan.two_dimensional:
-        return "values per row or column"
+    if any(map(plan.holds_signs, plan.states)):
+        return "signs of one bit"
     for node in [*plan.all_small(), *(value for stage in plan.stages for value in stage.values)]:
-        if node.op not in _TEMPLATE:
+        if node.op not in TEMPLATE and node.op not in ("total", "largest", "blockwise"):
             return f"the operation {node.op}"
     return None
+
+
+def by_extent(stage: Stage) -> dict[str, list[Expr]]:
+    """Return what a stage reduces to one value per tensor, per row and per column."""
+    names = {SCALAR: "tensor", ROW: "row", COLUMN: "column"}
+    found: dict[str, list[Expr]] = {name: [] for name in names.values()}
+    for node in stage.reductions:
+        found[names[node.dims]].append(node)
+    return found
+
+
+class _Stage:
+    def __init__(self, speller: Speller, stage: Stage) -> None:
+        self.spell = speller
+        self.stage = stage
+        self.flat = not speller.plan.two_dimensional
+        self.reduced = by_extent(stage)
+
+    def functions(self) -> list[str]:
+        """Emit the pass, and what combines what its chunks leave."""
+        index, size = self.stage.index, "BLOCK" if self.flat else "ROWS, COLUMNS"
+        sizes = ", ".join(f"{name}: tl.constexpr" for name in (*size.split(", "), "ALIGNED"))
+        # Two bodies: a masked load is a narrow one, and nearly every chunk is whole.
+        head = [
+            "if tl.load(C + 4 * tl.program_id(0) + 3) != 0:",
+            f"    body{index}({_TABLES}, {size}, ALIGNED, True)",
+            "else:",
+            f"    body{index}({_TABLES}, {size}, ALIGNED, False)",
+        ]
+        parts = [
+            function(f"body{index}", f"{_TABLES}, {sizes}, FULL: tl.constexpr", [*self._where(), *self._body()]),
+            function(f"stage{index}", f"{_TABLES}, {sizes}", head),
+        ]
+        if self.reduced["tensor"]:
+            parts.append(self._combine_tensors())
+        parts += [self._combine(extent) for extent in ("row", "column") if self.reduced[extent]]
+        return parts
+
+    # --- the pass --------------------------------------------------------------------------------
+
+    def _where(self) -> list[str]:
+        """Say which elements a chunk has."""
+        whose = ["c = tl.program_id(0)", "tensor = tl.load(C + 4 * c)", f"row = T + tensor * {self.spell.width}"]
+        if self.flat:
+            return [
+                *whose,
+                "mask = tl.arange(0, BLOCK) < tl.load(C + 4 * c + 2)",
+                "at = tl.multiple_of(tl.load(C + 4 * c + 1), 16) + tl.arange(0, BLOCK)",
+            ]
+        return [
+            *whose,
+            f"rows = {self.spell.size('rows')}",
+            f"columns = sl_hinted({self.spell.size('columns')}, ALIGNED)",
+            "i = tl.load(C + 4 * c + 1) + tl.arange(0, ROWS)",
+            "j = tl.multiple_of(tl.load(C + 4 * c + 2), 16) + tl.arange(0, COLUMNS)",
+            "mask = (i[:, None] < rows) & (j[None, :] < columns)",
+            "at = i[:, None] * columns + j[None, :]",
+        ]
+
+    def _body(self) -> list[str]:
+        stage, spell = self.stage, self.spell
+        roots: list[Operand] = [*stage.values, *(r.args[0] for r in stage.reductions), *stage.stores.values()]
+        direct = [arg for node in stage.values for arg in node.args] + roots
+        used = list(dict.fromkeys(node for node in direct if isinstance(node, Expr)))
+        local: dict[int, str] = {}
+        lines = [*spell.load_numbers(used, local, "float32"), *self._vectors(used, local)]
+        for name in dict.fromkeys([*stage.loads, *stage.stores]):
+            lines.append(f"p{spell.array(name)} = {spell.address(name, 'ALIGNED')} + at")
+        loaded = {name: f"x{spell.array(name)}" for name in stage.loads}
+        for name, x in loaded.items():
+            lines.append(f"{x} = sl_load(p{spell.array(name)}, mask, FULL).to(tl.float32)")
+        for node in walk(roots):
+            if node.op in ("input", "state") and node.dims == ELEMENT and array_name(node) in loaded:
+                local[id(node)] = loaded[array_name(node)]
+        local |= {key: loaded[name] for key, name in stage.reread.items()}
+        for count, node in enumerate(stage.values):
+            lines.append(f"e{count} = {spell.operation(node, local)}")
+            local[id(node)] = f"e{count}"
+        for extent, reduced in self.reduced.items():
+            for count, r in enumerate(reduced):
+                lines.append(self._leave(extent, count, r, self._whole(r.args[0], local)))
+        for name, stored in stage.stores.items():
+            kind = spell.dtype if name == "w" else "float32"
+            value = f"({self._whole(stored, local)}).to(tl.{kind})"
+            lines.append(f"sl_store(p{spell.array(name)}, {value}, mask, FULL)")
+        return lines
+
+    def _vectors(self, used: Iterable[Expr], local: dict[int, str]) -> list[str]:
+        """Load what the rows and columns of a tile share."""
+        lines = []
+        for count, node in enumerate(used):
+            if node.dims in (ROW, COLUMN):
+                index, length, axes = ("i", "rows", "[:, None]") if node.dims == ROW else ("j", "columns", "[None, :]")
+                load = f"tl.load({self.spell.vector(node)} + {index}, mask={index} < {length}, other=0.0)"
+                lines.append(f"v{count} = {load}.to(tl.float32){axes}")
+                local[id(node)] = f"v{count}"
+        return lines
+
+    def _whole(self, node: Operand, local: dict[int, str]) -> str:
+        """Spell a value with one entry per element, also where all of them are the same."""
+        value = self.spell.spell(node, local)
+        return value if isinstance(node, Expr) and node.dims == ELEMENT else f"{value} + tl.where(mask, 0.0, 0.0)"
+
+    def _leave(self, extent: str, count: int, r: Expr, value: str) -> str:
+        """Reduce a chunk, in single precision: sums over so few elements lose nothing."""
+        if extent == "tensor":
+            reduced = f"sl_{r.op}({value}, mask, None).to(tl.float64)"
+            return f"tl.store(P + c * {len(self.reduced[extent])} + {count}, {reduced})"
+        k, length, axis, tile = (
+            ("i", "rows", 1, "2) // COLUMNS") if extent == "row" else ("j", "columns", 0, "1) // ROWS")
+        )
+        place = f"{count} * {self._range(_ACROSS[extent])} + tl.load(C + 4 * c + {tile}"
+        target = f"Q + {self._range(_BEGIN[extent])} + ({place}) * {length} + {k}"
+        return f"tl.store({target}, sl_{r.op}({value}, mask, {axis}), mask={k} < {length})"
+
+    @staticmethod
+    def _range(column: int) -> str:
+        return f"tl.load(R + {RANGES} * tensor + {column})"
+
+    # --- what its chunks leave -------------------------------------------------------------------
+
+    def _combine_tensors(self) -> str:
+        reduced = self.reduced["tensor"]
+        lines = [
+            "tensor = tl.program_id(0)",
+            f"first = {self._range(0)}",
+            f"count = {self._range(1)}",
+            "j = tl.arange(0, BLOCK)",
+        ]
+        for place, r in enumerate(reduced):
+            source = f"P + (first + k + j) * {len(reduced)} + {place}"
+            lines += [
+                f"a = tl.full([BLOCK], {start(r)}, tl.float64)",
+                "for k in range(0, count, BLOCK):",
+                f"    a = sl_join_{r.op}(a, tl.load({source}, mask=k + j < count, other={start(r)}))",
+                f"tl.store({self.spell.slot(r)}, sl_{r.op}(a, j >= 0, None))",
+            ]
+        return function(f"tensor{self.stage.index}", "T, R, L, P, Q, S, V, BLOCK: tl.constexpr", lines)
+
+    def _combine(self, extent: str) -> str:
+        """A program takes some rows, or columns, of a tensor: what L says."""
+        length = f"{extent}s"
+        lines = [
+            "tensor = tl.load(L + 2 * tl.program_id(0))",
+            "k = tl.load(L + 2 * tl.program_id(0) + 1) + tl.arange(0, BLOCK)",
+            f"row = T + tensor * {self.spell.width}",
+            f"length = {self.spell.size(length)}",
+            f"tiles = {self._range(_ACROSS[extent])}",
+            f"q = Q + {self._range(_BEGIN[extent])} + k",
+        ]
+        for place, r in enumerate(self.reduced[extent]):
+            load = f"tl.load(q + ({place} * tiles + tile) * length, mask=k < length, other=0.0).to(tl.float64)"
+            lines += [
+                f"a = tl.full([BLOCK], {start(r)}, tl.float64)",
+                "for tile in range(0, tiles):",
+                f"    a = sl_join_{r.op}(a, {load})",
+                f"tl.store({self.spell.vector(r)} + k, a, mask=k < length)",
+            ]
+        return function(f"{extent}{self.stage.index}", "T, R, L, P, Q, S, V, BLOCK: tl.constexpr", lines)

@@ -18,7 +18,7 @@ from torch import Tensor
 from slalom.algebra import REDUCTIONS, Expr, State
 from slalom.engine.batch import Batch, Numbers, SharedWrites
 from slalom.engine.eager import Run, Tape, Work
-from slalom.engine.phases import Phases, cut
+from slalom.engine.phases import Phase, Phases, cut, needs_phases
 from slalom.engine.plan import UnplannableError, array_name
 from slalom.engine.program import Program, walk
 from slalom.engine.staged import Held, planned
@@ -61,6 +61,16 @@ def phased(program: Program) -> Phases:
         elif phase.program.crossings:
             raise UnplannableError(f"{phase.program.crossings[0].op} reduces products of matrices over several tensors")
     return found
+
+
+def counts_on_host(program: Program) -> bool:
+    """Whether products depend on the step count, so that Python must know it."""
+    return needs_phases(program) and any(_reads_count(phase) for phase in phased(program).phases)
+
+
+def _reads_count(phase: Phase) -> bool:
+    nodes = walk(phase.program.writes.values())
+    return phase.kind == "matrix" and any(node.op == "input" and node.attrs["name"] in ("t", "clock") for node in nodes)
 
 
 def teams(shapes: Sequence[tuple[int, ...]]) -> list[list[int]]:
@@ -179,6 +189,7 @@ class PhasedLaunch(Held):
             )
             for phase in phases.phases
         ]
+        self.counts_on_host = any(map(_reads_count, phases.phases))
         self.level_of = {
             node.attrs["label"]: index for index, phase in enumerate(phases.phases) for node in phase.program.crossings
         }
@@ -203,8 +214,16 @@ class PhasedBatch:
         self.numbers = numbers
         self.clock = clock
         self.steps = [state["step"] for state in launch.states]
-        if counts_step:
+        self.ticks = -1  # the phase whose kernels count the step
+        if counts_step and launch.counts_on_host and _is_captured(launch.parameters[0]):
+            raise RuntimeError(
+                "this recipe decides by its step count which matrix products to form, so its step cannot be captured "
+                "in a CUDA graph: call step() outside of the capture."
+            )
+        if counts_step and self.steps[0].device.type == "cpu":
             torch._foreach_add_(self.steps, 1.0)
+        elif counts_step:
+            self.ticks = min(launch.fused)
         self.at = -1
         self.open: Batch | None = None
         self.shared: SharedWrites = []
@@ -235,7 +254,8 @@ class PhasedBatch:
                 self._close(self.open)
             self.at += 1
             if self.at in self.launch.fused:
-                self.open = self.launch.fused[self.at].batch(self.numbers, self.clock, self.group, counts_step=False)
+                fused, ticks = self.launch.fused[self.at], self.at == self.ticks
+                self.open = fused.batch(self.numbers, self.clock, self.group, counts_step=ticks)
             elif self.at < len(self.launch.phases.phases):
                 self._multiply()
 
@@ -251,7 +271,7 @@ class PhasedBatch:
     @torch.no_grad()
     def _multiply(self) -> None:
         """Run a matrix phase, once for all members that agree in their step count."""
-        counts = [float(step) for step in self.steps]
+        counts = [float(step) if self.launch.counts_on_host else 0.0 for step in self.steps]
         most = len(counts)
         if self.launch.copies[self.at]:
             most = max(1, _MOST_COPIED // self.launch.parameters[0].numel())
@@ -265,6 +285,10 @@ class PhasedBatch:
         computed = [stack.compute() for stack in stacks]
         for stack, values in zip(stacks, computed, strict=True):
             stack.leave(values)
+
+
+def _is_captured(tensor: Tensor) -> bool:
+    return tensor.device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 
 def _over_matrices(op: str, per: str) -> Callable[..., Tensor]:
@@ -362,4 +386,4 @@ def _stacked(tensors: list[Tensor]) -> Tensor:
     return tensors[0].unsqueeze(0) if len(tensors) == 1 else torch.stack(tensors)
 
 
-__all__ = ["PhasedLaunch", "launches", "phased", "teams"]
+__all__ = ["PhasedLaunch", "counts_on_host", "launches", "phased", "teams"]

@@ -162,10 +162,10 @@ class StagedBatch(ABC):
         wiring = self.wiring
         registers: list[Any] = [0.0] * len(wiring.place)
         rows, columns = float(shape[0]), float(shape[1])
-        loss = numbers.get(LOSS, math.nan)
+        loss = float(numbers.get(LOSS, math.nan))
         given = {
             "t": float(count),
-            "clock": clock,
+            "clock": float(clock),
             "loss": loss,
             "rows": rows,
             "columns": columns,
@@ -174,7 +174,7 @@ class StagedBatch(ABC):
         for name, place in wiring.inputs.items():
             registers[place] = given[name]
         for place, hyper in wiring.hypers:
-            registers[place] = numbers[hyper]
+            registers[place] = float(numbers[hyper])
         for place, value in shared.items():
             registers[place] = value
         return registers
@@ -215,6 +215,7 @@ class StagedBatch(ABC):
 
     def resolve(self, label: str, value: Any) -> None:
         """Take the whole reduction's value."""
+        value = float(value)
         place = self.wiring.place[id(self.wiring.crossings[label])]
         for registers in self.registers:
             registers[place] = value

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 
@@ -85,14 +85,14 @@ class Blueprint:
             value = group.get(name, default)
             if name == rate:
                 value = group.get("lr", default)
-                symbols[name] = Hyper("lr", number(value), whole=value, asked=asked)
+                symbols[name] = Hyper("lr", _traced(value), whole=value, asked=asked)
             elif isinstance(default, tuple) and isinstance(value, (tuple, list)):
                 symbols[name] = tuple(
-                    Hyper(name, number(entry), index=place, whole=tuple(value), asked=asked)
+                    Hyper(name, _traced(entry), index=place, whole=tuple(value), asked=asked)
                     for place, entry in enumerate(value)
                 )
             elif isinstance(default, float) and not isinstance(value, bool) and value is not None:
-                symbols[name] = Hyper(name, number(value), whole=value, asked=asked)
+                symbols[name] = Hyper(name, _traced(value), whole=value, asked=asked)
             else:
                 symbols[name] = value
         return symbols
@@ -117,13 +117,28 @@ def number(value: Any) -> float:
     raise TypeError(f"a hyper-parameter must be a number, not {value!r}.")
 
 
-def numbers(group: Mapping[str, Any]) -> dict[tuple[str, int | None], float]:
-    """Return every number that a parameter group holds, by name and place."""
-    found: dict[tuple[str, int | None], float] = {}
+def numbers(group: Mapping[str, Any]) -> dict[tuple[str, int | None], Any]:
+    """Return every number that a parameter group holds, by name and place; those on a GPU stay there."""
+    found: dict[tuple[str, int | None], Any] = {}
     for name, value in group.items():
         entries = enumerate(value) if isinstance(value, (tuple, list)) else [(None, value)]
         if name not in ("params", "param_names"):
             for place, entry in entries:
                 if isinstance(entry, (int, float, torch.Tensor)):
-                    found[name, place] = number(entry)
+                    found[name, place] = entry.detach() if _waits(entry) else number(entry)
     return found
+
+
+def is_zero(value: Any) -> bool:
+    """Whether a number is zero, which may change what a recipe computes; one on a GPU never counts as that."""
+    return not _waits(value) and not value
+
+
+def _traced(value: Any) -> float:
+    """Return the number that a recipe is built with."""
+    return number(value) or float(_waits(value))
+
+
+def _waits(value: Any) -> TypeGuard[torch.Tensor]:
+    """Whether reading a number means to wait for a GPU."""
+    return isinstance(value, torch.Tensor) and value.device.type != "cpu" and value.numel() == 1
