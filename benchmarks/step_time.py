@@ -117,13 +117,12 @@ def main() -> None:
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     warnings.simplefilter("ignore")
-    where = (
-        f"{platform.machine()}, {chosen.threads} threads" if chosen.device == "cpu" else torch.cuda.get_device_name()
-    )
+    on_cpu = chosen.device == "cpu"
+    where = f"{platform.machine()}, {chosen.threads} threads" if on_cpu else torch.cuda.get_device_name()
     print(f"torch {torch.__version__}, {where}")
     print(f"{'list':14}{'method':20}{'who':18}{'min':>9}{'median':>9}   {'slalom/who':>13}{'  / floor':>9}")
     fused = [name for name in slalom.list_optimizers() if method(name).family != "matrix"]
-    for list_name in chosen.list or [*LISTS, *(LARGE if chosen.device == "cuda" else ())]:
+    for list_name in chosen.list or [*LISTS, *(() if on_cpu else LARGE)]:
         for name in fused if chosen.own else chosen.method:
             report(list_name, name, chosen.seconds, chosen.device, None if chosen.own else chosen.others)
 

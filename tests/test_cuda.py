@@ -83,9 +83,10 @@ def test_a_network_trains_as_on_the_cpu(name: str, dtype: torch.dtype) -> None:
 
 
 # What reads the loss, what many tensors have in common, what is reduced over tensors, rows and columns.
-CAPTURED = ["adamw", "sgd", "lamb", "prodigy", "dog", "adafactor", "radam", "schedulefree-adamw", "mars-adamw", "muon"]
+CAPTURED = ["adamw", "sgd", "lamb", "prodigy", "dog", "adafactor", "radam", "schedule-free-adamw", "mars-adamw", "muon"]
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 @pytest.mark.parametrize("name", CAPTURED)
 def test_a_step_waits_for_nothing(name: str) -> None:
     parameters = on_gpu([(40, 50), (7,)])
@@ -274,7 +275,7 @@ def test_what_cannot_be_compiled_runs_as_lists(monkeypatch: pytest.MonkeyPatch) 
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("no launcher")
 
-    monkeypatch.setattr("slalom.engine.gpu.TritonLaunch.section", fail)
+    monkeypatch.setattr("slalom.engine.gpu._Call.launch", fail)
     (p,), (q,) = on_gpu([(4, 4)]), on_gpu([(4, 4)])
     fill([p], 0)
     fill([q], 0)

@@ -149,10 +149,10 @@ class _Stage:
         if extent == "tensor":
             reduced = f"sl_{r.op}({value}, mask, None).to(tl.float64)"
             return f"tl.store(P + c * {len(self.reduced[extent])} + {count}, {reduced})"
-        k, length, axis, tile = (
-            ("i", "rows", 1, "2) // COLUMNS") if extent == "row" else ("j", "columns", 0, "1) // ROWS")
-        )
-        place = f"{count} * {self._range(_ACROSS[extent])} + tl.load(C + 4 * c + {tile}"
+        k, length, axis = ("i", "rows", 1) if extent == "row" else ("j", "columns", 0)
+        # which of the tiles beside each other this is, or of those below each other
+        tile = "tl.load(C + 4 * c + 2) // COLUMNS" if extent == "row" else "tl.load(C + 4 * c + 1) // ROWS"
+        place = f"{count} * {self._range(_ACROSS[extent])} + {tile}"
         target = f"Q + {self._range(_BEGIN[extent])} + ({place}) * {length} + {k}"
         return f"tl.store({target}, sl_{r.op}({value}, mask, {axis}), mask={k} < {length})"
 

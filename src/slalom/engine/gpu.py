@@ -26,7 +26,7 @@ from slalom.algebra import Expr
 from slalom.engine.batch import LOSS, Numbers, SharedWrites
 from slalom.engine.build import CompileError, cache_folder
 from slalom.engine.emit_triton import RANGES, by_extent, emit_triton, supports_triton
-from slalom.engine.plan import Plan, UnplannableError
+from slalom.engine.plan import Plan, Stage, UnplannableError
 from slalom.engine.program import Program
 from slalom.engine.staged import Held, planned
 from slalom.engine.storage import matrix_shape
@@ -37,7 +37,7 @@ STEP: Final = "step"
 # Elements per program of a pass, or of a tile; numbers that a program combines or computes at a time.
 BLOCK: Final = 2048
 SMALL: Final = 1024
-WARPS: Final = 4
+WARPS: Final = 8
 # Tiles of a row, of narrow matrices, of others: few shapes, since Triton compiles each pass for each of them.
 _TILES: Final = ((1, 2048), (128, 16), (32, 64))
 
@@ -161,10 +161,9 @@ class TritonLaunch(Held):
         self.N, self.S = self._zeros(max(1, len(at.leaves))), self._zeros(n * max(1, len(at.scalars)))
         self.V, self.Q = self._zeros(max(1, room)), self._zeros(max(1, partials), dtype=torch.float32)
         self.P = self._zeros(max(1, len(chunks) * max((*at.base.partials, 1))))
-        # what of P a kind of chunks has, by stage and kind: its programs count from 0
-        self.parts = [
-            [(self.C[4 * s.first :], self.P[s.first * many :]) for s in self.shapes] for many in at.base.partials
-        ]
+        self.sections = [self._section(index) for index in range(len(plan.small))]
+        self.stages = [self._passes(stage) for stage in plan.stages]
+        self._fits = True  # whether this step's gradients are aligned too
         self._compile()
 
     def _zeros(self, length: int, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -176,12 +175,13 @@ class TritonLaunch(Held):
     def _compile(self) -> None:
         """Launch everything on nothing, so that what cannot be compiled is known before a step has begun."""
         try:
-            for index, busy in enumerate(self.kernel.busy):
-                for tick in (0, 1) if index == 0 else (0,):
-                    if busy or tick:
-                        self.section(index, tick, programs=0)
-            for index in range(len(self.kernel.plan.stages)):
-                self.stage(index, programs=0)
+            for index, section in enumerate(self.sections):
+                if index == 0:
+                    section.launch(0, TICK=1)
+                section.launch(0, TICK=0)
+            for passes in self.stages:
+                for call in passes:
+                    call.launch(0)
         except Exception as error:
             first = next(iter(str(error).splitlines()), type(error).__name__)
             raise CompileError(f"Triton cannot compile this recipe: {first}") from error
@@ -196,6 +196,7 @@ class TritonLaunch(Held):
         addresses = [gradient.data_ptr() for gradient in gradients]
         if addresses != self._gradient_addresses or self._is_recorded():
             self._gradient_addresses = addresses
+            self._fits = all(address % 16 == 0 for address in addresses)
             self._copy(self.G, addresses, torch.int64)
 
     def set_numbers(self, values: list[Any]) -> None:
@@ -224,32 +225,69 @@ class TritonLaunch(Held):
 
     # --- kernels ---------------------------------------------------------------------------------
 
-    def section(self, index: int, tick: int = 0, programs: int | None = None) -> None:
-        """Compute what is small: one program per tensor."""
-        kernel = getattr(self.kernel.module, f"section{index}")
+    def _section(self, index: int) -> _Call:
+        """What computes what is small: one program per tensor."""
         warps = WARPS if self.kernel.plan.two_dimensional else 1
-        grid = (len(self.parameters) if programs is None else programs,)
-        kernel[grid](self.T, self.N, self.S, self.V, TICK=tick, BLOCK=SMALL, num_warps=warps)
+        function = getattr(self.kernel.module, f"section{index}")
+        constants = {"BLOCK": SMALL, "num_warps": warps}
+        return _Call(function, len(self.parameters), (self.T, self.N, self.S, self.V), constants)
 
-    def stage(self, index: int, programs: int | None = None) -> None:
-        """Make one pass over all elements, and combine what its chunks leave."""
-        module, plan = self.kernel.module, self.kernel.plan
-        aligned = all(address % 16 == 0 for address in self._gradient_addresses)
-        names = ("ROWS", "COLUMNS") if plan.two_dimensional else ("BLOCK",)
-        for shape, (chunks, partials) in zip(self.shapes, self.parts[index], strict=True):
-            sizes = dict(zip(names, shape.sizes, strict=True))
-            grid = (shape.count if programs is None else programs,)
-            getattr(module, f"stage{index}")[grid](
-                self.T, self.G, self.N, self.S, self.V, chunks, self.R, partials, self.Q,
-                **sizes, ALIGNED=shape.aligned and aligned, num_warps=WARPS,
-            )  # fmt: skip
-        for extent, reduced in by_extent(plan.stages[index]).items():
+    def _passes(self, stage: Stage) -> list[_Call]:
+        """What makes one pass over all elements: a call for each kind of chunk, and those that combine what they leave.
+
+        Programs of a call count from 0, so each gets its part of the chunks and of what chunks leave.
+        """
+        module, index = self.kernel.module, stage.index
+        many = self.kernel.places.base.partials[index]
+        names = ("ROWS", "COLUMNS") if self.kernel.plan.two_dimensional else ("BLOCK",)
+        calls = []
+        for shape in self.shapes:
+            chunks, partials = self.C[4 * shape.first :], self.P[shape.first * many :]
+            tables = (self.T, self.G, self.N, self.S, self.V, chunks, self.R, partials, self.Q)
+            constants = {**dict(zip(names, shape.sizes, strict=True)), "num_warps": WARPS}
+            calls.append(_Call(getattr(module, f"stage{index}"), shape.count, tables, constants, aligned=shape.aligned))
+        for extent, reduced in by_extent(stage).items():
             if reduced:
                 places = self.L.get(extent, self.R)
-                grid = (len(self.parameters) if extent == "tensor" else len(places) // 2,)
-                getattr(module, f"{extent}{index}")[grid if programs is None else (programs,)](
-                    self.T, self.R, places, self.P, self.Q, self.S, self.V, BLOCK=SMALL, num_warps=WARPS
-                )
+                programs = len(self.parameters) if extent == "tensor" else len(places) // 2
+                left = (self.T, self.R, places, self.P, self.Q, self.S, self.V)
+                constants = {"BLOCK": SMALL, "num_warps": WARPS}
+                calls.append(_Call(getattr(module, f"{extent}{index}"), programs, left, constants))
+        return calls
+
+    def run_section(self, index: int, tick: int) -> None:
+        """Compute what is small."""
+        call = self.sections[index]
+        call.launch(call.programs, TICK=tick)
+
+    def run_stage(self, index: int) -> None:
+        """Make one pass over all elements."""
+        for call in self.stages[index]:
+            call.launch(call.programs, fits=self._fits)
+
+
+@dataclass(frozen=True, eq=False)
+class _Call:
+    """A kernel with what it is called with.
+
+    Attributes:
+        function: the kernel.
+        programs: how many.
+        tables: its arguments.
+        constants: what it is compiled for.
+        aligned: whether all addresses that it reads are known to be multiples of 16; None where it does not matter.
+    """
+
+    function: Any
+    programs: int
+    tables: tuple[Tensor, ...]
+    constants: dict[str, int]
+    aligned: bool | None = None
+
+    def launch(self, programs: int, *, fits: bool = True, **more: int) -> None:
+        if self.aligned is not None:
+            more["ALIGNED"] = self.aligned and fits
+        self.function[(programs,)](*self.tables, **self.constants, **more)
 
 
 def _table(
@@ -393,10 +431,10 @@ class TritonBatch:
         while self.done < stage:
             self.done += 1
             self._section(self.done)
-            self.launch.stage(self.done)
+            self.launch.run_stage(self.done)
 
     def _section(self, index: int) -> None:
         # the first one counts the step
         tick = self.tick if index == 0 else 0
         if self.kernel.busy[index] or tick:
-            self.launch.section(index, tick)
+            self.launch.run_section(index, tick)
