@@ -1,6 +1,6 @@
 """Step times of matrix methods against torch.optim and pytorch_optimizer, as ratios.
 
-    python benchmarks/matrix_step.py [--quick]
+    python benchmarks/matrix_step.py [--quick] [--device cuda]
 
 Contestants alternate within one process; every figure is a minimum over rounds. Medians wander on shared machines.
 """
@@ -8,11 +8,13 @@ Contestants alternate within one process; every figure is a minimum over rounds.
 from __future__ import annotations
 
 import argparse
-import time
+import importlib.util
 import warnings
 from collections.abc import Callable
 
 import torch
+from timing import Step, measure
+from workloads import filled
 
 import slalom
 
@@ -23,36 +25,18 @@ LISTS = {
 }
 
 
-def parameters(shapes: list[tuple[int, int]]) -> list[torch.nn.Parameter]:
-    """Matrices with gradients, the same for every contestant."""
-    torch.manual_seed(0)
-    made = [torch.nn.Parameter(torch.randn(shape) * 0.02) for shape in shapes]
-    for parameter in made:
-        parameter.grad = torch.randn(parameter.shape) * 1e-3
-    return made
-
-
-def minima(contestants: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+def minima(contestants: dict[str, Step], seconds: float, device: str) -> dict[str, float]:
     """Seconds per call of each, at best, taken in turns."""
-    best = dict.fromkeys(contestants, float("inf"))
-    for step in contestants.values():
-        step()
-        step()
-    for _ in range(rounds):
-        for name, step in contestants.items():
-            begin = time.perf_counter()
-            step()
-            best[name] = min(best[name], time.perf_counter() - begin)
-    return best
+    return {name: min(times) for name, times in measure(contestants, seconds, device).items()}
 
 
-def products(shapes: list[tuple[int, int]], steps: int = 5) -> Callable[[], object]:
+def products(shapes: list[tuple[int, int]], device: str, steps: int = 5) -> Step:
     """The matrix products of the Newton-Schulz iterations and nothing else, stacked by shape."""
     stacks = []
     for shape in dict.fromkeys(tuple(sorted(shape)) for shape in shapes):
         count = sum(tuple(sorted(other)) == shape for other in shapes)
         members = min(count, max(1, (1 << 23) // (shape[0] * shape[1])))
-        x = torch.randn(members, *shape).bfloat16()
+        x = torch.randn(members, *shape, device=device).bfloat16()
         stacks.append((x, x @ x.mT, -(-count // members)))
 
     def run() -> None:
@@ -65,32 +49,33 @@ def products(shapes: list[tuple[int, int]], steps: int = 5) -> Callable[[], obje
     return run
 
 
-def muon(shapes: list[tuple[int, int]], rounds: int) -> None:
+def muon(shapes: list[tuple[int, int]], seconds: float, device: str) -> None:
     """Muon against torch's, and the share of the time that is matrix products."""
-    ours = slalom.Muon([{"params": parameters(shapes), "role": "matrix"}], lr=0.02)
-    theirs = torch.optim.Muon(parameters(shapes), lr=0.02, adjust_lr_fn="match_rms_adamw")
-    best = minima({"slalom": ours.step, "torch": theirs.step, "products": products(shapes)}, rounds)
+    ours = slalom.Muon([{"params": filled(shapes, device), "role": "matrix"}], lr=0.02)
+    theirs = torch.optim.Muon(filled(shapes, device), lr=0.02, adjust_lr_fn="match_rms_adamw")
+    contestants = {"slalom": ours.step, "torch": theirs.step, "products": products(shapes, device)}
+    best = minima(contestants, seconds, device)
     print(
-        f"  Muon    {best['slalom'] * 1e3:8.1f} ms   {best['slalom'] / best['torch']:.2f} x torch.optim.Muon   "
+        f"  Muon    {best['slalom'] * 1e3:8.2f} ms   {best['slalom'] / best['torch']:.2f} x torch.optim.Muon   "
         f"products alone take {best['products'] / best['slalom']:.0%} of it"
     )
 
 
 def against_pytorch_optimizer(
-    name: str, theirs: str, shapes: list[tuple[int, int]], rounds: int, **settings: object
+    name: str, theirs: str, shapes: list[tuple[int, int]], seconds: float, device: str, **settings: object
 ) -> None:
     """One of the Kronecker methods against pytorch_optimizer's, over one cycle of its amortised work."""
     import pytorch_optimizer
 
-    a = slalom.create(name, parameters(shapes), frequency=10)
-    b = getattr(pytorch_optimizer, theirs)(parameters(shapes), **settings)
+    a = slalom.create(name, filled(shapes, device), frequency=10)
+    b = getattr(pytorch_optimizer, theirs)(filled(shapes, device), **settings)
 
     def cycle(optimizer: torch.optim.Optimizer) -> Callable[[], object]:
         return lambda: [optimizer.step() for _ in range(10)]
 
-    best = minima({"slalom": cycle(a), "theirs": cycle(b)}, rounds)
+    best = minima({"slalom": cycle(a), "theirs": cycle(b)}, seconds, device)
     print(
-        f"  {name:<7} {best['slalom'] * 1e2:8.1f} ms   {best['theirs'] / best['slalom']:.1f} times as fast as "
+        f"  {name:<7} {best['slalom'] * 1e2:8.2f} ms   {best['theirs'] / best['slalom']:.1f} times as fast as "
         f"pytorch_optimizer's {theirs}, mean of 10 steps"
     )
 
@@ -98,17 +83,21 @@ def against_pytorch_optimizer(
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="few rounds, and not GPT-2")
-    quick = parser.parse_args().quick
+    parser.add_argument("--quick", action="store_true", help="for a second each, and on a CPU not GPT-2")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    chosen = parser.parse_args()
+    seconds, device = 1.0 if chosen.quick else 10.0, chosen.device
     warnings.simplefilter("ignore")
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; minima")
+    where = f"{torch.get_num_threads()} threads" if device == "cpu" else torch.cuda.get_device_name()
+    print(f"torch {torch.__version__}, {where}; minima")
     for title, shapes in LISTS.items():
-        if quick and "GPT-2" in title:
-            continue
-        print(title)
-        muon(shapes, 5 if quick or "GPT-2" in title else 20)
-    print("24 matrices of 256 x 256")
-    against_pytorch_optimizer("soap", "SOAP", [(256, 256)] * 24, 2 if quick else 5, precondition_frequency=10)
+        if not (chosen.quick and device == "cpu" and "GPT-2" in title):
+            print(title)
+            muon(shapes, seconds, device)
+    if importlib.util.find_spec("pytorch_optimizer"):
+        print("24 matrices of 256 x 256")
+        settings = {"precondition_frequency": 10}
+        against_pytorch_optimizer("soap", "SOAP", [(256, 256)] * 24, seconds, device, **settings)
 
 
 if __name__ == "__main__":
