@@ -34,9 +34,10 @@ from slalom.engine.triton_places import Places, find_places
 
 STEP: Final = "step"
 
-# Elements per program of a pass, or of a tile; numbers that a program combines or computes at a time.
+# Elements per program of a pass; partial sums that a program combines, and small values that it computes, at a time.
 BLOCK: Final = 2048
-SMALL: Final = 1024
+COMBINED: Final = 1024
+SMALL: Final = 4096
 WARPS: Final = 8
 # Tiles of a row, of narrow matrices, of others: few shapes, since Triton compiles each pass for each of them.
 _TILES: Final = ((1, 2048), (128, 16), (32, 64))
@@ -251,7 +252,7 @@ class TritonLaunch(Held):
                 places = self.L.get(extent, self.R)
                 programs = len(self.parameters) if extent == "tensor" else len(places) // 2
                 left = (self.T, self.R, places, self.P, self.Q, self.S, self.V)
-                constants = {"BLOCK": SMALL, "num_warps": WARPS}
+                constants = {"BLOCK": COMBINED, "num_warps": WARPS}
                 calls.append(_Call(getattr(module, f"{extent}{index}"), programs, left, constants))
         return calls
 
@@ -349,7 +350,7 @@ def _cut(
             total += len(cut)
             chunks.append(cut)
             for extent, length in (("row", rows), ("column", columns)):
-                lists[extent] += [(tensor, begin) for begin in range(0, length, SMALL) if many[extent]]
+                lists[extent] += [(tensor, begin) for begin in range(0, length, COMBINED) if many[extent]]
         found.append(_Shape(sizes, wide, first, total - first))
     arrays = {extent: np.array(places, dtype=np.int64) for extent, places in lists.items() if places}
     return np.concatenate(chunks), found, ranges, arrays, room

@@ -25,7 +25,7 @@ from slalom.engine.staged import Held, planned
 from slalom.engine.storage import layout
 
 # Elements that a team may have in scratch: enough that torch's products are large, little beside a model.
-_MOST_ELEMENTS: Final = 1 << 23
+_MOST_ELEMENTS: Final = {"cpu": 1 << 23, "cuda": 1 << 25}
 # Elements that are stacked where that means copying: larger matrices are multiplied as fast one by one, where they lie.
 _MOST_COPIED: Final = 1 << 15
 _ALIGNED: Final = 16  # elements; a cache line
@@ -73,11 +73,12 @@ def _reads_count(phase: Phase) -> bool:
     return phase.kind == "matrix" and any(node.op == "input" and node.attrs["name"] in ("t", "clock") for node in nodes)
 
 
-def teams(shapes: Sequence[tuple[int, ...]]) -> list[list[int]]:
+def teams(shapes: Sequence[tuple[int, ...]], device: str = "cpu") -> list[list[int]]:
     """Sort tensors by shape, as many to a team as fit into scratch; every team as one list of places."""
+    room = _MOST_ELEMENTS.get(device, _MOST_ELEMENTS["cpu"])
     found: dict[tuple[int, ...], list[list[int]]] = {}
     for place, shape in enumerate(shapes):
-        most = max(1, _MOST_ELEMENTS // max(1, math.prod(shape)))
+        most = max(1, room // max(1, math.prod(shape)))
         lists = found.setdefault(shape, [[]])
         if len(lists[-1]) == most:
             lists.append([])
@@ -97,7 +98,7 @@ def launches(
         make: builds what runs a fused phase.
     """
     found = phased(program)
-    sorted_places = teams([tuple(parameter.shape) for parameter in parameters])
+    sorted_places = teams([tuple(parameter.shape) for parameter in parameters], parameters[0].device.type)
     needs = [_Scratch(found, parameters[places[0]], len(places)) for places in sorted_places]
     like = parameters[0]
 
