@@ -113,7 +113,7 @@ def test_members_that_are_multiplied_one_by_one_do_not_disturb_each_other(
 def test_teams_that_take_turns_in_little_scratch_equal_one_team(monkeypatch: pytest.MonkeyPatch) -> None:
     ends = []
     for most in (1 << 23, 40):
-        monkeypatch.setattr(matrices, "_MOST_ELEMENTS", most)
+        monkeypatch.setattr(matrices, "_MOST_ELEMENTS", {"cpu": most})
         params = lists(SHAPES, torch.float32)
         drive(RECIPES["muon"].build(params), 4)
         ends.append(params)

@@ -181,7 +181,7 @@ class _Stage:
         return function(f"tensor{self.stage.index}", "T, R, L, P, Q, S, V, BLOCK: tl.constexpr", lines)
 
     def _combine(self, extent: str) -> str:
-        """A program takes some rows, or columns, of a tensor: what L says."""
+        """A program takes some rows, or columns, of a tensor, which L says, and several tiles at a time."""
         length = f"{extent}s"
         lines = [
             "tensor = tl.load(L + 2 * tl.program_id(0))",
@@ -189,14 +189,19 @@ class _Stage:
             f"row = T + tensor * {self.spell.width}",
             f"length = {self.spell.size(length)}",
             f"tiles = {self._range(_ACROSS[extent])}",
-            f"q = Q + {self._range(_BEGIN[extent])} + k",
+            f"q = Q + {self._range(_BEGIN[extent])} + k[None, :]",
+            "way = tl.arange(0, WAYS)",
+            "all = (way >= 0)[:, None] & (k >= 0)[None, :]",
         ]
         for place, r in enumerate(self.reduced[extent]):
-            load = f"tl.load(q + ({place} * tiles + tile) * length, mask=k < length, other=0.0).to(tl.float64)"
+            source = f"q + ({place} * tiles + tile) * length"
             lines += [
-                f"a = tl.full([BLOCK], {start(r)}, tl.float64)",
-                "for tile in range(0, tiles):",
-                f"    a = sl_join_{r.op}(a, {load})",
-                f"tl.store({self.spell.vector(r)} + k, a, mask=k < length)",
+                f"a = tl.full([WAYS, BLOCK], {start(r)}, tl.float64)",
+                "for first in range(0, tiles, WAYS):",
+                "    tile = (first + way)[:, None]",
+                "    inside = (tile < tiles) & (k < length)[None, :]",
+                f"    a = sl_join_{r.op}(a, tl.load({source}, mask=inside, other={start(r)}).to(tl.float64))",
+                f"tl.store({self.spell.vector(r)} + k, sl_{r.op}(a, all, 0), mask=k < length)",
             ]
-        return function(f"{extent}{self.stage.index}", "T, R, L, P, Q, S, V, BLOCK: tl.constexpr", lines)
+        arguments = "T, R, L, P, Q, S, V, WAYS: tl.constexpr, BLOCK: tl.constexpr"
+        return function(f"{extent}{self.stage.index}", arguments, lines)

@@ -34,13 +34,16 @@ from slalom.engine.triton_places import Places, find_places
 
 STEP: Final = "step"
 
-# Elements per program of a pass; partial sums that a program combines, and small values that it computes, at a time.
+# Elements per program of a pass; partial sums of a tensor that a program combines at a time; partial sums of rows or
+# columns, so many tiles by so many rows; small values.
 BLOCK: Final = 2048
 COMBINED: Final = 1024
+WAYS: Final = 32
+ABREAST: Final = 64
 SMALL: Final = 4096
 WARPS: Final = 8
 # Tiles of a row, of narrow matrices, of others: few shapes, since Triton compiles each pass for each of them.
-_TILES: Final = ((1, 2048), (128, 16), (32, 64))
+_TILES: Final = ((1, 4096), (256, 16), (64, 64))
 
 
 @dataclass(frozen=True, eq=False)
@@ -252,7 +255,8 @@ class TritonLaunch(Held):
                 places = self.L.get(extent, self.R)
                 programs = len(self.parameters) if extent == "tensor" else len(places) // 2
                 left = (self.T, self.R, places, self.P, self.Q, self.S, self.V)
-                constants = {"BLOCK": COMBINED, "num_warps": WARPS}
+                sizes = {"BLOCK": COMBINED} if extent == "tensor" else {"WAYS": WAYS, "BLOCK": ABREAST}
+                constants = {**sizes, "num_warps": WARPS}
                 calls.append(_Call(getattr(module, f"{extent}{index}"), programs, left, constants))
         return calls
 
@@ -350,7 +354,7 @@ def _cut(
             total += len(cut)
             chunks.append(cut)
             for extent, length in (("row", rows), ("column", columns)):
-                lists[extent] += [(tensor, begin) for begin in range(0, length, COMBINED) if many[extent]]
+                lists[extent] += [(tensor, begin) for begin in range(0, length, ABREAST) if many[extent]]
         found.append(_Shape(sizes, wide, first, total - first))
     arrays = {extent: np.array(places, dtype=np.int64) for extent, places in lists.items() if places}
     return np.concatenate(chunks), found, ranges, arrays, room
