@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Annotated
 
@@ -13,18 +14,18 @@ def list_methods(
     as_json: Annotated[bool, typer.Option("--json", help="print data instead of a table")] = False,
 ) -> None:
     """List the optimizers: family, year, state per parameter, what each is for."""
-    from rich import box
     from rich.console import Console
     from rich.table import Table
 
     from slalom.describe import state_bytes
     from slalom.errors import unknown
-    from slalom.recipes import list_optimizers, method
+    from slalom.recipes import FAMILIES, list_optimizers, method
 
     names = list_optimizers(pattern)
     if pattern is not None and not names:
         raise unknown("optimizer", pattern, list_optimizers(), "`slalom list` shows all.")
-    entries = sorted((method(name) for name in names), key=lambda entry: (entry.family, entry.year, entry.name))
+    order = [*FAMILIES, *sorted({method(name).family for name in names} - set(FAMILIES))]
+    entries = sorted(map(method, names), key=lambda entry: (order.index(entry.family), entry.year, entry.name))
     if as_json:
         fields = ("name", "class_name", "title", "family", "year", "source", "use", "avoid")
         rows = [
@@ -33,15 +34,18 @@ def list_methods(
         ]
         print(json.dumps(rows, indent=2, ensure_ascii=False))
         return
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption="state: bytes per parameter of a 1024 x 1024 matrix")
-    table.add_column("family", style="dim")
-    table.add_column("name", style="bold", no_wrap=True)
-    table.add_column("year", justify="right")
-    table.add_column("state", justify="right")
-    table.add_column("use it for")
-    family = ""
-    for entry in entries:
-        shown = entry.family if entry.family != family else ""
-        table.add_row(shown, entry.name, str(entry.year), f"{state_bytes(entry):.3g}", entry.use)
-        family = entry.family
-    Console().print(table)
+    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+    for _ in range(2):
+        table.add_column(no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column()
+    for place, (family, members) in enumerate(itertools.groupby(entries, key=lambda entry: entry.family)):
+        if place:
+            table.add_row()
+        table.add_row(f"[bold]{family}", "year", "state", f"[dim italic]{FAMILIES.get(family, '')}")
+        for entry in members:
+            table.add_row(f"  {entry.name}", f"[dim]{entry.year}", f"{state_bytes(entry):.3g}", entry.use)
+    console = Console()
+    console.print(table)
+    hint = "`slalom explain NAME` shows the formula."
+    console.print(f"\n[dim]state: bytes per parameter of a 1024 x 1024 matrix.  {hint}")

@@ -16,9 +16,10 @@ from slalom.recipes import (
     variants,
 )
 from slalom.recipes.recipe import ORDER, ByRole, Recipe, Slot
-from slalom.recipes.registry import Method, list_optimizers, method, recipe
+from slalom.recipes.registry import FAMILIES, Method, list_optimizers, method, recipe
 
 __all__ = [
+    "FAMILIES",
     "ORDER",
     "ByRole",
     "Method",

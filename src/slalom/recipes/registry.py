@@ -20,6 +20,21 @@ F = TypeVar("F", bound=Factory)
 _TORCH_SWITCHES: Final = frozenset({"foreach", "fused", "capturable", "differentiable"})
 
 
+# What the methods of a family share, in a line; in the order in which one learns them.
+FAMILIES: Final[Mapping[str, str]] = {
+    "sgd": "one rate for all coordinates, and kinds of momentum",
+    "sign": "steps of one size in every coordinate",
+    "adaptive": "a rate per coordinate, from all gradients so far",
+    "adam": "a rate per coordinate, from running means of the gradient and its square",
+    "layerwise": "a rate per layer, from the lengths of weights and steps",
+    "memory": "what Adam does, in less memory",
+    "matrix": "see matrices as matrices: other norms, Kronecker factors",
+    "lazy": "solve for the weights anew at each step: exact zeros, rows that rest",
+    "tuning-free": "find the length of their steps themselves",
+    "averaging": "hand back an average of the points that were visited",
+}
+
+
 @dataclass(frozen=True)
 class Method:
     """A named optimizer: a function from hyper-parameters to a recipe, and what a person wants to know of it.
@@ -28,7 +43,7 @@ class Method:
         name: as in `slalom.create` and on the command line.
         class_name: the class in the package, ``slalom.AdamW``.
         title: what the name stands for.
-        family: sgd, adam, adaptive, sign, layerwise, memory, matrix, tuning-free, averaging or lazy.
+        family: one of `FAMILIES`, or one of your own.
         year: of the first publication.
         source: authors and arXiv id or venue.
         use: when to take it.
