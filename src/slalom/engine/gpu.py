@@ -181,11 +181,11 @@ class TritonLaunch(Held):
         try:
             for index, section in enumerate(self.sections):
                 if index == 0:
-                    section.launch(0, TICK=1)
-                section.launch(0, TICK=0)
+                    self._launch(section, 0, TICK=1)
+                self._launch(section, 0, TICK=0)
             for passes in self.stages:
                 for call in passes:
-                    call.launch(0)
+                    self._launch(call, 0)
         except Exception as error:
             first = next(iter(str(error).splitlines()), type(error).__name__)
             raise CompileError(f"Triton cannot compile this recipe: {first}") from error
@@ -263,12 +263,22 @@ class TritonLaunch(Held):
     def run_section(self, index: int, tick: int) -> None:
         """Compute what is small."""
         call = self.sections[index]
-        call.launch(call.programs, TICK=tick)
+        self._launch(call, call.programs, TICK=tick)
 
     def run_stage(self, index: int) -> None:
         """Make one pass over all elements."""
         for call in self.stages[index]:
-            call.launch(call.programs, fits=self._fits)
+            self._launch(call, call.programs)
+
+    def _launch(self, call: _Call, programs: int, **more: int) -> None:
+        """Launch a kernel where its tables are: Triton itself launches on the current device, whatever it is given."""
+        if call.aligned is not None:
+            more["ALIGNED"] = call.aligned and self._fits
+        if self.device.type != "cuda" or self.device.index == torch.cuda.current_device():
+            call.function[(programs,)](*call.tables, **call.constants, **more)
+            return
+        with torch.cuda.device(self.device):
+            call.function[(programs,)](*call.tables, **call.constants, **more)
 
 
 @dataclass(frozen=True, eq=False)
@@ -288,11 +298,6 @@ class _Call:
     tables: tuple[Tensor, ...]
     constants: dict[str, int]
     aligned: bool | None = None
-
-    def launch(self, programs: int, *, fits: bool = True, **more: int) -> None:
-        if self.aligned is not None:
-            more["ALIGNED"] = self.aligned and fits
-        self.function[(programs,)](*self.tables, **self.constants, **more)
 
 
 def _table(
