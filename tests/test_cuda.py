@@ -284,3 +284,39 @@ def test_what_cannot_be_compiled_runs_as_lists(monkeypatch: pytest.MonkeyPatch) 
         ours()
     slalom.AdamW([q], lr=0.1, executor="foreach").step()
     assert torch.equal(p, q)
+
+
+def test_a_step_that_decides_by_its_count_refuses_to_be_captured() -> None:
+    parameters = on_gpu([(8, 8)])
+    optimizer = build("soap", parameters)
+    for step in range(3):
+        fill(parameters, step)
+        optimizer.step()
+    graph = torch.cuda.CUDAGraph()
+    message = ""
+    try:
+        with torch.cuda.graph(graph):
+            try:
+                optimizer.step()
+            except RuntimeError as error:
+                message = str(error)
+    except RuntimeError:
+        pass  # an empty capture is an error of torch's
+    assert "cannot be captured" in message
+    assert float(optimizer.state[parameters[0]]["step"]) == 3
+
+
+@pytest.mark.parametrize("name", ["adagrad", "ftrl-proximal"])
+def test_sparse_rows_equal_dense_ones(name: str) -> None:
+    torch.manual_seed(0)
+    sparse = nn.Embedding(50, 8, sparse=True, device="cuda")
+    dense = nn.Embedding(50, 8, device="cuda")
+    dense.load_state_dict(sparse.state_dict())
+    a, b = build(name, sparse.parameters(), lr=0.1), build(name, dense.parameters(), lr=0.1)
+    for step in range(4):
+        rows = torch.randint(0, 50, (20,), generator=torch.Generator().manual_seed(step)).cuda()
+        for table, optimizer in ((sparse, a), (dense, b)):
+            optimizer.zero_grad()
+            table(rows).square().sum().backward()
+            optimizer.step()
+    torch.testing.assert_close(sparse.weight, dense.weight, rtol=1e-5, atol=1e-6)

@@ -66,7 +66,12 @@ class Wiring:
     out: list[int]
     busy: tuple[bool, ...]
 
-    @property
+    @functools.cached_property
+    def crossed(self) -> list[Expr]:
+        """The reductions over several tensors, in order."""
+        return list(self.crossings.values())
+
+    @functools.cached_property
     def needs_sizes(self) -> bool:
         """Whether host values differ between tensors of different shape."""
         return any(name in self.inputs for name in ("rows", "columns", "size"))
@@ -205,7 +210,7 @@ class StagedBatch(ABC):
 
     def crossings(self) -> list[Expr]:
         """Return the reductions over several tensors, in the order in which they depend on each other."""
-        return list(self.wiring.crossings.values())
+        return self.wiring.crossed
 
     def reduce(self, label: str) -> Any:
         """Return this batch's share of a reduction."""
@@ -241,6 +246,8 @@ class StagedBatch(ABC):
     def _section(self, index: int) -> None:
         """Compute what lies before a stage: host values, then what is small."""
         needed = index < len(self.wiring.plan.stages) or self.wiring.busy[index]
+        if not needed and not self.wiring.plan.host[index]:
+            return
         for registers, members in zip(self.registers, self.members, strict=True):
             self.host(index, registers)
             if needed and self.wiring.out:
