@@ -110,6 +110,52 @@ class AMSGrad(Named):
         sparse: Rows = 'exact',
     ) -> None: ...
 
+class APOLLO(Named):
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 0.01,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-06,
+        weight_decay: float = 0.0,
+        rank: int = 256,
+        frequency: int = 200,
+        scale: float = 1.0,
+        growth: float = 1.01,
+        seed: int = 0,
+        adam_lr: float = 0.001,
+        adam_betas: tuple[float, float] = (0.9, 0.999),
+        adam_eps: float = 1e-08,
+        *,
+        maximize: bool = False,
+        executor: Executor = 'auto',
+        on_nonfinite: OnNonfinite = 'ignore',
+        sparse: Rows = 'exact',
+    ) -> None: ...
+
+class APOLLOMini(Named):
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 0.01,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-06,
+        weight_decay: float = 0.0,
+        rank: int = 1,
+        frequency: int = 200,
+        scale: float = 128.0,
+        growth: float = 1.01,
+        seed: int = 0,
+        adam_lr: float = 0.001,
+        adam_betas: tuple[float, float] = (0.9, 0.999),
+        adam_eps: float = 1e-08,
+        *,
+        maximize: bool = False,
+        executor: Executor = 'auto',
+        on_nonfinite: OnNonfinite = 'ignore',
+        sparse: Rows = 'exact',
+    ) -> None: ...
+
 class AdEMAMix(Named):
     def __init__(
         self,
@@ -693,6 +739,24 @@ class Dion(Named):
         sparse: Rows = 'exact',
     ) -> None: ...
 
+class Dion2(Named):
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 0.01,
+        momentum: float = 0.95,
+        fraction: float = 0.25,
+        weight_decay: float = 0.01,
+        adam_lr: float = 0.001,
+        adam_betas: tuple[float, float] = (0.9, 0.95),
+        adam_eps: float = 1e-08,
+        *,
+        maximize: bool = False,
+        executor: Executor = 'auto',
+        on_nonfinite: OnNonfinite = 'ignore',
+        sparse: Rows = 'exact',
+    ) -> None: ...
+
 class DistributedShampoo(Named):
     def __init__(
         self,
@@ -779,6 +843,27 @@ class FTRLProximal(Named):
         l1: float = 0.0,
         l2: float = 0.0,
         growth: Literal['fixed', 'incremental', 'square'] = 'fixed',
+        *,
+        maximize: bool = False,
+        executor: Executor = 'auto',
+        on_nonfinite: OnNonfinite = 'ignore',
+        sparse: Rows = 'exact',
+    ) -> None: ...
+
+class GaLore(Named):
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 0.01,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-06,
+        weight_decay: float = 0.0,
+        rank: int = 128,
+        frequency: int = 200,
+        scale: float = 0.25,
+        adam_lr: float = 0.001,
+        adam_betas: tuple[float, float] = (0.9, 0.999),
+        adam_eps: float = 1e-08,
         *,
         maximize: bool = False,
         executor: Executor = 'auto',
@@ -874,6 +959,26 @@ class LAWA(Named):
         k: int = 5,
         every: int = 100,
         start: int = 0,
+        *,
+        maximize: bool = False,
+        executor: Executor = 'auto',
+        on_nonfinite: OnNonfinite = 'ignore',
+        sparse: Rows = 'exact',
+    ) -> None: ...
+
+class LDAdam(Named):
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 0.001,
+        betas: tuple[float, float] = (0.908, 0.99),
+        rho: float = 0.908,
+        eps: float = 1e-08,
+        weight_decay: float = 0.0,
+        rank: int = 16,
+        adam_lr: float = 0.001,
+        adam_betas: tuple[float, float] = (0.908, 0.99),
+        adam_eps: float = 1e-08,
         *,
         maximize: bool = False,
         executor: Executor = 'auto',

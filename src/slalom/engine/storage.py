@@ -17,31 +17,49 @@ from slalom.algebra.matrix import square_shape
 
 
 def matrix_shape(tensor: Tensor, view: str = "matrix") -> tuple[int, int]:
-    """Return the shape of the matrix view, in which a vector is one row, or of the most square one."""
+    """Return the shape of a view: a vector is one row of a matrix, "tall" has the longer side first."""
     if view == "square":
         return square_shape(tensor.numel())
     if tensor.ndim < 2:
-        return 1, tensor.numel()
-    rows = tensor.shape[0]
-    return rows, tensor.numel() // rows if rows else 0
+        shape = 1, tensor.numel()
+    else:
+        rows = tensor.shape[0]
+        shape = rows, tensor.numel() // rows if rows else 0
+    return (max(shape), min(shape)) if view == "tall" else shape
 
 
-def layout(slot: State, parameter: Tensor) -> tuple[int, ...]:
-    """Return the shape in which a state is kept."""
+def seen(slot: State, parameter: Tensor) -> tuple[int, int]:
+    """Return the shape in which formulas see a state."""
     rows, columns = matrix_shape(parameter, slot.view)
-    if slot.format == "sign":
-        return (rows, -(-columns // 8))
     rank = min(slot.rank, rows, columns)
-    shapes: dict[str, tuple[int, ...]] = {
-        "element": tuple(parameter.shape),
-        "row": (rows,),
-        "column": (columns,),
+    shapes = {
+        "element": (rows, columns),
+        "row": (rows, 1),
+        "column": (1, columns),
         "left": (rows, rows),
         "right": (columns, columns),
         "left_rank": (rows, rank),
         "right_rank": (columns, rank),
+        "rank": (1, rank),
     }
-    return shapes.get(slot.per, ())
+    return shapes.get(slot.per, (1, 1))
+
+
+def layout(slot: State, parameter: Tensor) -> tuple[int, ...]:
+    """Return the shape in which a state is kept."""
+    rows, columns = seen(slot, parameter)
+    if slot.format == "sign":
+        return (rows, -(-columns // 8))
+    shapes: dict[str, tuple[int, ...]] = {
+        "element": tuple(parameter.shape),
+        "row": (rows,),
+        "column": (columns,),
+        "rank": (columns,),
+        "tensor": (),
+        "group": (),
+        "model": (),
+    }
+    return shapes.get(slot.per, (rows, columns))
 
 
 def computed_dtype(parameter: Tensor) -> torch.dtype:
