@@ -1,6 +1,7 @@
 """Written by `python -m slalom.named`; the test suite checks that it is up to date."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from slalom import accumulate as accumulate
 from slalom import algebra as algebra
@@ -26,10 +27,11 @@ from slalom.recipes import list_optimizers as list_optimizers
 from slalom.recipes import recipe as recipe
 from slalom.replay import replay as replay
 from slalom.roles import assign_roles as assign_roles
-from slalom.engine import Executor, Rows
+from slalom.engine import Blocks, Executor, Rows
 from slalom.named import Named
 from slalom.nonfinite import OnNonfinite
 from slalom.optimizer import Parameters
+from slalom.roles import Role
 
 __version__: str
 
@@ -47,6 +49,7 @@ class ADOPT(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class ALIG(Named):
@@ -61,6 +64,7 @@ class ALIG(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class AMAdamW(Named):
@@ -77,6 +81,7 @@ class AMAdamW(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class AMMSGD(Named):
@@ -92,6 +97,7 @@ class AMMSGD(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class AMSGrad(Named):
@@ -108,6 +114,7 @@ class AMSGrad(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class APOLLO(Named):
@@ -131,6 +138,9 @@ class APOLLO(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
+        roles: Mapping[str, Role] | None = None,
+        by_role: Mapping[Role, Mapping[str, Any]] | None = None,
     ) -> None: ...
 
 class APOLLOMini(Named):
@@ -154,6 +164,9 @@ class APOLLOMini(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
+        roles: Mapping[str, Role] | None = None,
+        by_role: Mapping[Role, Mapping[str, Any]] | None = None,
     ) -> None: ...
 
 class AdEMAMix(Named):
@@ -171,6 +184,7 @@ class AdEMAMix(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class AdaBelief(Named):
@@ -186,6 +200,7 @@ class AdaBelief(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class AdaGL(Named):
@@ -202,6 +217,7 @@ class AdaGL(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class AdaLo(Named):
@@ -218,6 +234,7 @@ class AdaLo(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class AdaMomentum(Named):
@@ -233,6 +250,7 @@ class AdaMomentum(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class AdaMuon(Named):
@@ -253,6 +271,9 @@ class AdaMuon(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
+        roles: Mapping[str, Role] | None = None,
+        by_role: Mapping[Role, Mapping[str, Any]] | None = None,
     ) -> None: ...
 
 class AdaNorm(Named):
@@ -269,6 +290,7 @@ class AdaNorm(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class AdaPNM(Named):
@@ -286,6 +308,7 @@ class AdaPNM(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class Adafactor(Named):
@@ -302,6 +325,7 @@ class Adafactor(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class AdafactorHF(Named):
@@ -322,6 +346,7 @@ class AdafactorHF(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class AdafactorTorch(Named):
@@ -338,6 +363,7 @@ class AdafactorTorch(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class Adagrad(Named):
@@ -354,6 +380,7 @@ class Adagrad(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class Adam(Named):
@@ -370,6 +397,7 @@ class Adam(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class AdamAtan2(Named):
@@ -386,6 +414,7 @@ class AdamAtan2(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class AdamCPR(Named):
@@ -404,6 +433,7 @@ class AdamCPR(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class AdamMini(Named):
@@ -420,6 +450,9 @@ class AdamMini(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
+        roles: Mapping[str, Role] | None = None,
+        by_role: Mapping[Role, Mapping[str, Any]] | None = None,
     ) -> None: ...
 
 class AdamP(Named):
@@ -438,6 +471,7 @@ class AdamP(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class AdamS(Named):
@@ -453,6 +487,7 @@ class AdamS(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class AdamW(Named):
@@ -469,6 +504,7 @@ class AdamW(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class AdamW2(Named):
@@ -486,6 +522,7 @@ class AdamW2(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class AdamWCWD(Named):
@@ -501,6 +538,7 @@ class AdamWCWD(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class AdamWEMA(Named):
@@ -518,6 +556,7 @@ class AdamWEMA(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class Adamax(Named):
@@ -533,6 +572,7 @@ class Adamax(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class Adan(Named):
@@ -548,6 +588,7 @@ class Adan(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class AggMo(Named):
@@ -562,6 +603,7 @@ class AggMo(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class Amos(Named):
@@ -579,6 +621,7 @@ class Amos(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class CAME(Named):
@@ -595,6 +638,7 @@ class CAME(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class CASPR(Named):
@@ -612,6 +656,7 @@ class CASPR(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class CautiousAdamW(Named):
@@ -627,6 +672,7 @@ class CautiousAdamW(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class CautiousLion(Named):
@@ -641,6 +687,7 @@ class CautiousLion(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class ClippedAdam(Named):
@@ -655,6 +702,7 @@ class ClippedAdam(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class DAdaptAdam(Named):
@@ -672,6 +720,7 @@ class DAdaptAdam(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class DAdaptSGD(Named):
@@ -688,6 +737,7 @@ class DAdaptSGD(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class DiffGrad(Named):
@@ -703,6 +753,7 @@ class DiffGrad(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class DiffGradNorm(Named):
@@ -719,6 +770,7 @@ class DiffGradNorm(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class Dion(Named):
@@ -737,6 +789,9 @@ class Dion(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
+        roles: Mapping[str, Role] | None = None,
+        by_role: Mapping[Role, Mapping[str, Any]] | None = None,
     ) -> None: ...
 
 class Dion2(Named):
@@ -755,6 +810,9 @@ class Dion2(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
+        roles: Mapping[str, Role] | None = None,
+        by_role: Mapping[Role, Mapping[str, Any]] | None = None,
     ) -> None: ...
 
 class DistributedShampoo(Named):
@@ -772,6 +830,7 @@ class DistributedShampoo(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class DoG(Named):
@@ -788,6 +847,7 @@ class DoG(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class DoWG(Named):
@@ -802,6 +862,7 @@ class DoWG(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class EAdam(Named):
@@ -817,6 +878,7 @@ class EAdam(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class FTRLAdam(Named):
@@ -832,6 +894,7 @@ class FTRLAdam(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class FTRLProximal(Named):
@@ -848,6 +911,7 @@ class FTRLProximal(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class GaLore(Named):
@@ -869,6 +933,9 @@ class GaLore(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
+        roles: Mapping[str, Role] | None = None,
+        by_role: Mapping[Role, Mapping[str, Any]] | None = None,
     ) -> None: ...
 
 class Grams(Named):
@@ -884,6 +951,7 @@ class Grams(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class GroupFTRL(Named):
@@ -902,6 +970,7 @@ class GroupFTRL(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class KATE(Named):
@@ -916,6 +985,7 @@ class KATE(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class LAMB(Named):
@@ -931,6 +1001,7 @@ class LAMB(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class LARS(Named):
@@ -946,6 +1017,7 @@ class LARS(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class LAWA(Named):
@@ -964,6 +1036,7 @@ class LAWA(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class LDAdam(Named):
@@ -984,6 +1057,9 @@ class LDAdam(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
+        roles: Mapping[str, Role] | None = None,
+        by_role: Mapping[Role, Mapping[str, Any]] | None = None,
     ) -> None: ...
 
 class LDoG(Named):
@@ -1000,6 +1076,7 @@ class LDoG(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class LaProp(Named):
@@ -1015,6 +1092,7 @@ class LaProp(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class LeanAMSGrad(Named):
@@ -1029,6 +1107,7 @@ class LeanAMSGrad(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class Lion(Named):
@@ -1043,6 +1122,7 @@ class Lion(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class LionK(Named):
@@ -1058,6 +1138,7 @@ class LionK(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class Lookahead(Named):
@@ -1075,6 +1156,7 @@ class Lookahead(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class MARSAdamW(Named):
@@ -1091,6 +1173,7 @@ class MARSAdamW(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class MARSLion(Named):
@@ -1106,6 +1189,7 @@ class MARSLion(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class Mechanic(Named):
@@ -1123,6 +1207,7 @@ class Mechanic(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class MoMo(Named):
@@ -1138,6 +1223,7 @@ class MoMo(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class MoMoAdam(Named):
@@ -1154,6 +1240,7 @@ class MoMoAdam(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class Muon(Named):
@@ -1175,6 +1262,9 @@ class Muon(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
+        roles: Mapping[str, Role] | None = None,
+        by_role: Mapping[Role, Mapping[str, Any]] | None = None,
     ) -> None: ...
 
 class MuonClip(Named):
@@ -1193,6 +1283,9 @@ class MuonClip(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
+        roles: Mapping[str, Role] | None = None,
+        by_role: Mapping[Role, Mapping[str, Any]] | None = None,
     ) -> None: ...
 
 class NAdam(Named):
@@ -1210,6 +1303,7 @@ class NAdam(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class NAdamP(Named):
@@ -1227,6 +1321,7 @@ class NAdamP(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class NAdamW(Named):
@@ -1242,6 +1337,7 @@ class NAdamW(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class NSGDA(Named):
@@ -1258,6 +1354,7 @@ class NSGDA(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class NorMuon(Named):
@@ -1278,6 +1375,9 @@ class NorMuon(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
+        roles: Mapping[str, Role] | None = None,
+        by_role: Mapping[Role, Mapping[str, Any]] | None = None,
     ) -> None: ...
 
 class OnlineRMSprop(Named):
@@ -1292,6 +1392,7 @@ class OnlineRMSprop(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class PNM(Named):
@@ -1307,6 +1408,7 @@ class PNM(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class Prodigy(Named):
@@ -1324,6 +1426,7 @@ class Prodigy(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class ProximalAdamW(Named):
@@ -1339,6 +1442,7 @@ class ProximalAdamW(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class RAdam(Named):
@@ -1356,6 +1460,7 @@ class RAdam(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class RMSprop(Named):
@@ -1373,6 +1478,7 @@ class RMSprop(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class RMSpropBC(Named):
@@ -1388,6 +1494,7 @@ class RMSpropBC(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class RowwiseAdagrad(Named):
@@ -1401,6 +1508,7 @@ class RowwiseAdagrad(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class SAdam(Named):
@@ -1417,6 +1525,7 @@ class SAdam(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class SCAdagrad(Named):
@@ -1431,6 +1540,7 @@ class SCAdagrad(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class SCRMSprop(Named):
@@ -1446,6 +1556,7 @@ class SCRMSprop(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class SGD(Named):
@@ -1462,6 +1573,7 @@ class SGD(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class SGDS(Named):
@@ -1478,6 +1590,7 @@ class SGDS(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class SGDW(Named):
@@ -1494,6 +1607,7 @@ class SGDW(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class SM3(Named):
@@ -1510,6 +1624,7 @@ class SM3(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class SMMF(Named):
@@ -1527,6 +1642,7 @@ class SMMF(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class SOAP(Named):
@@ -1543,6 +1659,7 @@ class SOAP(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class SPS(Named):
@@ -1559,6 +1676,7 @@ class SPS(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class SWA(Named):
@@ -1575,6 +1693,7 @@ class SWA(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class SWAN(Named):
@@ -1592,6 +1711,9 @@ class SWAN(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
+        roles: Mapping[str, Role] | None = None,
+        by_role: Mapping[Role, Mapping[str, Any]] | None = None,
     ) -> None: ...
 
 class SWATS(Named):
@@ -1608,6 +1730,7 @@ class SWATS(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class ScheduleFreeAdamW(Named):
@@ -1623,6 +1746,7 @@ class ScheduleFreeAdamW(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class ScheduleFreeRAdam(Named):
@@ -1638,6 +1762,7 @@ class ScheduleFreeRAdam(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class ScheduleFreeSGD(Named):
@@ -1652,6 +1777,7 @@ class ScheduleFreeSGD(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class Scion(Named):
@@ -1669,6 +1795,9 @@ class Scion(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
+        roles: Mapping[str, Role] | None = None,
+        by_role: Mapping[Role, Mapping[str, Any]] | None = None,
     ) -> None: ...
 
 class Shampoo(Named):
@@ -1685,6 +1814,7 @@ class Shampoo(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class SignSGD(Named):
@@ -1698,6 +1828,7 @@ class SignSGD(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class Signum(Named):
@@ -1712,6 +1843,7 @@ class Signum(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class SinkGD(Named):
@@ -1729,6 +1861,9 @@ class SinkGD(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
+        roles: Mapping[str, Role] | None = None,
+        by_role: Mapping[Role, Mapping[str, Any]] | None = None,
     ) -> None: ...
 
 class StableAdamW(Named):
@@ -1744,4 +1879,5 @@ class StableAdamW(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...

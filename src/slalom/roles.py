@@ -9,6 +9,7 @@ from typing import Final, Literal, TypeAlias, get_args
 
 from torch import Tensor, nn
 
+from slalom.engine.blocks import Blocks
 from slalom.errors import unknown
 
 Role: TypeAlias = Literal["matrix", "convolution", "embedding", "head", "vector", "scalar"]
@@ -56,7 +57,9 @@ def unwrap(model: nn.Module) -> nn.Module:
         model = inner
 
 
-def assign_roles(model: nn.Module, overrides: Mapping[str, Role] | None = None) -> list[Assigned]:
+def assign_roles(
+    model: nn.Module, overrides: Mapping[str, Role] | None = None, blocks: Mapping[str, Blocks] | None = None
+) -> list[Assigned]:
     """Return the role of every trainable parameter, in the model's order.
 
     Types of modules decide; the last linear layer is the head; a weight tied to an embedding is an embedding. Where a
@@ -65,12 +68,13 @@ def assign_roles(model: nn.Module, overrides: Mapping[str, Role] | None = None) 
     Args:
         model: the network; wrappers are looked through.
         overrides: roles by name pattern (``{"blocks.*.gate": "vector"}``); the first match wins.
+        blocks: what parameters are cut into, by name pattern: a batch of matrices is a matrix (see `Optimizer`).
 
     Raises:
-        UsageError: if an override names no role, or matches no parameter.
+        UsageError: if an override names no role, or a pattern matches no parameter.
     """
     model = unwrap(model)
-    overrides = overrides or {}
+    overrides, blocks = overrides or {}, blocks or {}
     for role in overrides.values():
         if role not in ROLES:
             raise unknown("role", role, ROLES)
@@ -82,24 +86,29 @@ def assign_roles(model: nn.Module, overrides: Mapping[str, Role] | None = None) 
         for name, _ in module.named_parameters(recurse=False)
     }
     found: list[Assigned] = []
-    used: set[str] = set()
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         pattern = next((entry for entry in overrides if fnmatch.fnmatchcase(name, entry)), None)
         if pattern is not None:
-            used.add(pattern)
             found.append(Assigned(name, parameter, overrides[pattern], f"matches {pattern}"))
             continue
         module, own_name = owners[name]
         if id(parameter) in embedded:
             found.append(Assigned(name, parameter, "embedding", "an embedding's table"))
+        elif _declared_batch(name, blocks) and parameter.ndim > 1:
+            found.append(Assigned(name, parameter, guess_role(parameter[0]), "declared as a batch of these"))
         else:
             found.append(_by_module(name, parameter, module, own_name, head))
-    for pattern in overrides:
-        if pattern not in used:
-            raise unknown("parameter", pattern, (entry.name for entry in found))
+    names = [entry.name for entry in found]
+    for pattern in (*overrides, *blocks):
+        if not fnmatch.filter(names, pattern):
+            raise unknown("parameter", pattern, names)
     return found
+
+
+def _declared_batch(name: str, blocks: Mapping[str, Blocks]) -> bool:
+    return next((blocks[pattern] for pattern in blocks if fnmatch.fnmatchcase(name, pattern)), None) == "batch"
 
 
 def guess_role(parameter: Tensor) -> Role:
