@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fnmatch
+import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias, get_args
@@ -24,6 +26,7 @@ _CONVOLUTIONS: Final = (
     nn.ConvTranspose3d,
 )
 _EMBEDDINGS: Final = (nn.Embedding, nn.EmbeddingBag)
+_EMBEDDING_NAMES: Final = ("embed", "token", "position")  # of parameters that belong to no known layer
 _HEAD_NAMES: Final = frozenset({"head", "lm_head", "classifier", "fc", "output", "out", "logits", "unembed", "decoder"})
 
 
@@ -63,7 +66,8 @@ def assign_roles(
     """Return the role of every trainable parameter, in the model's order.
 
     Types of modules decide; the last linear layer is the head; a weight tied to an embedding is an embedding. Where a
-    parameter belongs to a module of no known type only its shape is left, and that is said.
+    parameter belongs to a module of no known type its name may still say that it is an embedding (``pos_embed``,
+    ``cls_token``); else only its shape is left, and that is said.
 
     Args:
         model: the network; wrappers are looked through.
@@ -119,12 +123,20 @@ def guess_role(parameter: Tensor) -> Role:
 
 
 def _head(model: nn.Module) -> nn.Module | None:
-    """Return the last linear layer: by its name if one has a head's name, else the last of several."""
+    """Return the last linear layer: by its name if one has a head's name, else the last of several.
+
+    What is there once per numbered block, as the "out" of attention layers may be, is no head.
+    """
     linear = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    named = [module for name, module in linear if name.rsplit(".", 1)[-1] in _HEAD_NAMES]
+    kinds = Counter(_unnumbered(name) for name, _ in linear)
+    named = [m for name, m in linear if name.rsplit(".", 1)[-1] in _HEAD_NAMES and kinds[_unnumbered(name)] == 1]
     if named:
         return named[-1]
     return linear[-1][1] if len(linear) > 1 else None
+
+
+def _unnumbered(name: str) -> str:
+    return re.sub(r"\d+", "#", name)
 
 
 def _by_module(name: str, parameter: Tensor, module: nn.Module, own_name: str, head: nn.Module | None) -> Assigned:
@@ -139,4 +151,6 @@ def _by_module(name: str, parameter: Tensor, module: nn.Module, own_name: str, h
         return Assigned(name, parameter, "convolution", f"kernel of {kind}")
     if isinstance(module, (nn.Linear, nn.Bilinear, nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)):
         return Assigned(name, parameter, "matrix", f"{own_name} of {kind}")
+    if parameter.ndim < 4 and any(word in own_name for word in _EMBEDDING_NAMES):
+        return Assigned(name, parameter, "embedding", f'named "{own_name}"')
     return Assigned(name, parameter, guess_role(parameter), f"its shape only; {kind} is no known layer", guessed=True)
