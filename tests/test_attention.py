@@ -62,3 +62,32 @@ def test_slices_of_a_fused_weight_and_biases_will_do() -> None:
 def test_weights_of_other_heads_are_refused() -> None:
     with pytest.raises(ValueError, match="do not make 3 heads of one width"):
         slalom.qk_clip(torch.zeros(32, 4), torch.zeros(32, 4), torch.zeros(3))
+
+
+@pytest.mark.parametrize("together", [0, 3], ids=["keys apart", "keys with values"])
+def test_in_latent_attention_the_shared_rotary_key_is_left_alone(batch: Tensor, together: int) -> None:
+    rotary = 2
+    queries = torch.randn(HEADS * (WIDTH + rotary), INPUTS, dtype=torch.float64)
+    keys = torch.randn(HEADS * (WIDTH + together), INPUTS, dtype=torch.float64)
+    shared = (batch @ torch.randn(INPUTS, rotary, dtype=torch.float64)).unsqueeze(1).expand(-1, HEADS, -1, -1)
+
+    def logits() -> Tensor:
+        own = (batch @ keys.T).unflatten(-1, (HEADS, -1)).transpose(1, 2)[..., :WIDTH]
+        whole = (batch @ queries.T).unflatten(-1, (HEADS, -1)).transpose(1, 2)
+        return slalom.largest_logits(whole, torch.cat([own, shared], dim=-1))
+
+    before, old = logits(), (queries.clone(), keys.clone())
+    threshold = before.sort().values[1:3].mean().item()  # two heads are above it
+    gamma = slalom.qk_clip(queries, keys, before, threshold, rotary=rotary, values=together)
+    torch.testing.assert_close(logits(), before.clamp(max=threshold))
+    assert (gamma < 1).sum() == 2
+    by_head = (queries / old[0]).view(HEADS, WIDTH + rotary, -1)[:, :, 0]
+    torch.testing.assert_close(by_head[:, WIDTH:], gamma.unsqueeze(1).expand(-1, rotary))
+    torch.testing.assert_close(by_head[:, :WIDTH], gamma.sqrt().unsqueeze(1).expand(-1, WIDTH))
+    made_values = keys.view(HEADS, -1, INPUTS)[:, WIDTH:]
+    assert torch.equal(made_values, old[1].view(HEADS, -1, INPUTS)[:, WIDTH:])
+
+
+def test_rows_that_leave_no_head_are_refused() -> None:
+    with pytest.raises(ValueError, match="of which 8 rotary rows and 0 of values"):
+        slalom.qk_clip(torch.zeros(32, 4), torch.zeros(32, 4), torch.zeros(4), rotary=8)

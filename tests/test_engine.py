@@ -11,8 +11,8 @@ from torch import Tensor
 import slalom
 from networks import build, go, quietly
 from slalom.algebra import State, Value, total
-from slalom.algebra.matrix import square_shape
 from slalom.engine import fresh
+from slalom.engine.storage import seen
 from slalom.parts import ClipNorm, Ema, Momentum, Signals
 from slalom.parts.base import Memory
 from slalom.recipes import ByRole, Recipe, method
@@ -26,12 +26,10 @@ class Tensors:
         self.kept: dict[str, Tensor] = {}
 
     def read(self, key: str, slot: State) -> Any:
-        rows, columns = self.w.shape if slot.view == "matrix" else square_shape(self.w.numel())
-        shape = {"row": (rows, 1), "column": (1, columns), "left": (rows, rows), "right": (columns, columns)}
         if key not in self.kept:
-            full = shape.get(slot.per, (rows, columns) if slot.per == "element" else ())
+            shape = () if slot.per in ("tensor", "group", "model") else seen(slot, self.w)
             given = isinstance(slot.init, str)
-            self.kept[key] = fresh(slot, self.w) if given else torch.full(full, slot.init, dtype=self.w.dtype)
+            self.kept[key] = fresh(slot, self.w) if given else torch.full(shape, slot.init, dtype=self.w.dtype)
         return self.kept[key]
 
     def write(self, key: str, slot: State, value: Any) -> None:

@@ -243,6 +243,7 @@ def test_signatures_are_those_of_the_methods() -> None:
         "executor",
         "on_nonfinite",
         "sparse",
+        "blocks",
     ]
     w = [torch.nn.Parameter(torch.ones(1))]
     assert slalom.AdamW(w, 0.5).param_groups[0]["lr"] == 0.5

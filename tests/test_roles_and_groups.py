@@ -156,3 +156,86 @@ def test_every_role_keeps_its_rate_under_lr_where_schedulers_find_it() -> None:
     optimizer.step()
     for p, old in zip(model.parameters(), before, strict=True):
         assert torch.equal(p, old)
+
+
+class Whisperer(nn.Module):
+    """Attention layers whose output is called "out", parameters without a layer, and a head of no telling name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cls_token, self.pos_embed = nn.Parameter(torch.zeros(1, 1, 8)), nn.Parameter(torch.zeros(5, 8))
+        self.blocks = nn.ModuleList(nn.ModuleDict({"qkv": nn.Linear(8, 24), "out": nn.Linear(8, 8)}) for _ in range(2))
+        self.to_classes = nn.Linear(8, 3)
+
+
+def test_what_every_block_has_is_no_head_and_names_tell_embeddings(recwarn: pytest.WarningsRecorder) -> None:
+    found = roles(Whisperer())
+    assert found["blocks.1.out.weight"] == "matrix"
+    assert found["to_classes.weight"] == "head"
+    assert found["cls_token"] == found["pos_embed"] == "embedding"
+    slalom.create("muon", Whisperer())
+    assert not recwarn.list
+
+
+def test_roles_and_settings_by_role_are_given_by_keyword() -> None:
+    model = Gpt(tied=True)
+    optimizer = slalom.create(
+        "muon", model, lr=0.02,
+        roles={"blocks.*.down.weight": "vector", "patch.*": "head"},
+        by_role={"embedding": {"lr": 0.3, "weight_decay": 0.0}, "matrix": {"momentum": 0.8}},
+    )  # fmt: skip
+    groups = {group["role"]: group for group in optimizer.param_groups}
+    assert groups["matrix"]["param_names"] == ["blocks.0.up.weight", "blocks.1.up.weight"]
+    assert groups["head"]["param_names"] == ["patch.weight", "patch.bias"]
+    assert groups["embedding"]["param_names"] == ["tokens.weight"]
+    assert (groups["embedding"]["lr"], groups["embedding"]["weight_decay"]) == (0.3, 0.0)
+    assert (groups["matrix"]["momentum"], groups["vector"]["momentum"]) == (0.8, 0.95)
+    assert (groups["vector"]["lr"], groups["vector"]["weight_decay"]) == (0.001, 0.1)
+    tokens = model.tokens.weight
+    tokens.grad = torch.zeros_like(tokens)
+    before = tokens.detach().clone()
+    optimizer.step()
+    assert torch.equal(tokens, before)  # not decayed
+
+
+def test_recipes_by_role_and_bare_parameters_take_settings_too() -> None:
+    recipe = slalom.ByRole(matrix=slalom.Recipe(step=0.1), rest=slalom.Recipe(step=0.01))
+    optimizer = slalom.Optimizer(Gpt(), recipe, by_role={"head": {"lr": 0.5}})
+    assert {g["role"]: g["lr"] for g in optimizer.param_groups}["head"] == 0.5
+    bare = quietly(lambda: slalom.Muon(Gpt().parameters(), by_role={"vector": {"lr": 0.5}}))
+    assert {g["role"]: g["lr"] for g in bare.param_groups}["vector"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"roles": {"nothing": "matrix"}}, "nothing"),
+        ({"roles": {"*": "matrx"}}, "Did you mean matrix"),
+        ({"by_role": {"embeding": {"lr": 1.0}}}, "Did you mean embedding"),
+        ({"by_role": {"matrix": {"momemtum": 0.5}}}, "Did you mean momentum"),
+    ],
+)
+def test_mistaken_roles_are_refused_with_a_sentence(given: dict[str, object], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        slalom.create("muon", Gpt(), **given)
+
+
+def test_roles_without_use_are_refused() -> None:
+    with pytest.raises(UsageError, match="give the model, not its parameters"):
+        slalom.Muon(Gpt().named_parameters(), roles={"*": "matrix"})
+    with pytest.raises(UsageError, match="this one has no roles"):
+        slalom.Optimizer(Gpt(), slalom.Recipe(step=0.1), roles={"*": "matrix"})
+    with pytest.raises(TypeError, match='no argument "roles"'):
+        slalom.create("adamw", Gpt(), roles={"*": "matrix"})
+
+
+def test_the_routing_table_is_saved_and_checked() -> None:
+    model = Gpt()
+    as_it_is = slalom.create("muon", model)
+    swapped = slalom.create("muon", model, roles={"blocks.0.up.weight": "head", "lm_head.weight": "matrix"})
+    saved = as_it_is.state_dict()
+    assert {group["role"] for group in saved["param_groups"]} >= {"embedding", "matrix", "head"}
+    with pytest.raises(ValueError, match=r'"blocks\.0\.up\.weight".*sorted differently'):
+        swapped.load_state_dict(saved)
+    wrapped = slalom.create("muon", nn.DataParallel(Gpt()))
+    wrapped.load_state_dict(saved)  # wrappers are no other names

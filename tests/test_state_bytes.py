@@ -28,6 +28,13 @@ TABLE: dict[str, tuple[float, float]] = {
     "sinkgd": (0.0, 0.0),
     # one bit, and two pairs of 4 (1024 + 1024) bytes; a kernel is folded to 576 x 512
     "smmf": (0.140625, 0.1546),  # the authors' code 1.02
+    # directions and two moments, 4 x 128 (1024 + 2 x 1024) bytes; a kernel is 1152 x 256
+    "galore": (1.5, 4.4445),  # for kernels the authors project nothing or every side
+    "apollo": (2.0, 8.0001),  # two moments of rank 256; directions are drawn again
+    "apollo-mini": (0.0078165, 0.0313),
+    "ldadam": (4.1875, 4.5557),  # 4 of it are the error, which the authors keep in the gradient
+    "dion": (4.25, 5.0001),
+    "dion2": (4.0, 4.0),
 }
 
 SETTINGS = {"sgd": {"lr": 0.1}}

@@ -1,6 +1,7 @@
 """Written by `python -m slalom.named`; the test suite checks that it is up to date."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from slalom import accumulate as accumulate
 from slalom import algebra as algebra
@@ -26,10 +27,11 @@ from slalom.recipes import list_optimizers as list_optimizers
 from slalom.recipes import recipe as recipe
 from slalom.replay import replay as replay
 from slalom.roles import assign_roles as assign_roles
-from slalom.engine import Executor, Rows
+from slalom.engine import Blocks, Executor, Rows
 from slalom.named import Named
 from slalom.nonfinite import OnNonfinite
 from slalom.optimizer import Parameters
+from slalom.roles import Role
 
 __version__: str
 
@@ -47,6 +49,7 @@ class ADOPT(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class ALIG(Named):
@@ -61,6 +64,7 @@ class ALIG(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class AMAdamW(Named):
@@ -77,6 +81,7 @@ class AMAdamW(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class AMMSGD(Named):
@@ -92,6 +97,7 @@ class AMMSGD(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class AMSGrad(Named):
@@ -108,6 +114,59 @@ class AMSGrad(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
+    ) -> None: ...
+
+class APOLLO(Named):
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 0.01,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-06,
+        weight_decay: float = 0.0,
+        rank: int = 256,
+        frequency: int = 200,
+        scale: float = 1.0,
+        growth: float = 1.01,
+        seed: int = 0,
+        adam_lr: float = 0.001,
+        adam_betas: tuple[float, float] = (0.9, 0.999),
+        adam_eps: float = 1e-08,
+        *,
+        maximize: bool = False,
+        executor: Executor = 'auto',
+        on_nonfinite: OnNonfinite = 'ignore',
+        sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
+        roles: Mapping[str, Role] | None = None,
+        by_role: Mapping[Role, Mapping[str, Any]] | None = None,
+    ) -> None: ...
+
+class APOLLOMini(Named):
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 0.01,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-06,
+        weight_decay: float = 0.0,
+        rank: int = 1,
+        frequency: int = 200,
+        scale: float = 128.0,
+        growth: float = 1.01,
+        seed: int = 0,
+        adam_lr: float = 0.001,
+        adam_betas: tuple[float, float] = (0.9, 0.999),
+        adam_eps: float = 1e-08,
+        *,
+        maximize: bool = False,
+        executor: Executor = 'auto',
+        on_nonfinite: OnNonfinite = 'ignore',
+        sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
+        roles: Mapping[str, Role] | None = None,
+        by_role: Mapping[Role, Mapping[str, Any]] | None = None,
     ) -> None: ...
 
 class AdEMAMix(Named):
@@ -125,6 +184,7 @@ class AdEMAMix(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class AdaBelief(Named):
@@ -140,6 +200,7 @@ class AdaBelief(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class AdaGL(Named):
@@ -156,6 +217,7 @@ class AdaGL(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class AdaLo(Named):
@@ -172,6 +234,7 @@ class AdaLo(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class AdaMomentum(Named):
@@ -187,6 +250,7 @@ class AdaMomentum(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class AdaMuon(Named):
@@ -207,6 +271,9 @@ class AdaMuon(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
+        roles: Mapping[str, Role] | None = None,
+        by_role: Mapping[Role, Mapping[str, Any]] | None = None,
     ) -> None: ...
 
 class AdaNorm(Named):
@@ -223,6 +290,7 @@ class AdaNorm(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class AdaPNM(Named):
@@ -240,6 +308,7 @@ class AdaPNM(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class Adafactor(Named):
@@ -256,6 +325,7 @@ class Adafactor(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class AdafactorHF(Named):
@@ -276,6 +346,7 @@ class AdafactorHF(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class AdafactorTorch(Named):
@@ -292,6 +363,7 @@ class AdafactorTorch(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class Adagrad(Named):
@@ -308,6 +380,7 @@ class Adagrad(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class Adam(Named):
@@ -324,6 +397,7 @@ class Adam(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class AdamAtan2(Named):
@@ -340,6 +414,7 @@ class AdamAtan2(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class AdamCPR(Named):
@@ -358,6 +433,7 @@ class AdamCPR(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class AdamMini(Named):
@@ -374,6 +450,9 @@ class AdamMini(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
+        roles: Mapping[str, Role] | None = None,
+        by_role: Mapping[Role, Mapping[str, Any]] | None = None,
     ) -> None: ...
 
 class AdamP(Named):
@@ -392,6 +471,7 @@ class AdamP(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class AdamS(Named):
@@ -407,6 +487,7 @@ class AdamS(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class AdamW(Named):
@@ -423,6 +504,7 @@ class AdamW(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class AdamW2(Named):
@@ -440,6 +522,7 @@ class AdamW2(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class AdamWCWD(Named):
@@ -455,6 +538,7 @@ class AdamWCWD(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class AdamWEMA(Named):
@@ -472,6 +556,7 @@ class AdamWEMA(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class Adamax(Named):
@@ -487,6 +572,7 @@ class Adamax(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class Adan(Named):
@@ -502,6 +588,7 @@ class Adan(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class AggMo(Named):
@@ -516,6 +603,7 @@ class AggMo(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class Amos(Named):
@@ -533,6 +621,7 @@ class Amos(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class CAME(Named):
@@ -549,6 +638,7 @@ class CAME(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class CASPR(Named):
@@ -566,6 +656,7 @@ class CASPR(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class CautiousAdamW(Named):
@@ -581,6 +672,7 @@ class CautiousAdamW(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class CautiousLion(Named):
@@ -595,6 +687,7 @@ class CautiousLion(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class ClippedAdam(Named):
@@ -609,6 +702,7 @@ class ClippedAdam(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class DAdaptAdam(Named):
@@ -626,6 +720,7 @@ class DAdaptAdam(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class DAdaptSGD(Named):
@@ -642,6 +737,7 @@ class DAdaptSGD(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class DiffGrad(Named):
@@ -657,6 +753,7 @@ class DiffGrad(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class DiffGradNorm(Named):
@@ -673,6 +770,7 @@ class DiffGradNorm(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class Dion(Named):
@@ -691,6 +789,30 @@ class Dion(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
+        roles: Mapping[str, Role] | None = None,
+        by_role: Mapping[Role, Mapping[str, Any]] | None = None,
+    ) -> None: ...
+
+class Dion2(Named):
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 0.01,
+        momentum: float = 0.95,
+        fraction: float = 0.25,
+        weight_decay: float = 0.01,
+        adam_lr: float = 0.001,
+        adam_betas: tuple[float, float] = (0.9, 0.95),
+        adam_eps: float = 1e-08,
+        *,
+        maximize: bool = False,
+        executor: Executor = 'auto',
+        on_nonfinite: OnNonfinite = 'ignore',
+        sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
+        roles: Mapping[str, Role] | None = None,
+        by_role: Mapping[Role, Mapping[str, Any]] | None = None,
     ) -> None: ...
 
 class DistributedShampoo(Named):
@@ -708,6 +830,7 @@ class DistributedShampoo(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class DoG(Named):
@@ -724,6 +847,7 @@ class DoG(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class DoWG(Named):
@@ -738,6 +862,7 @@ class DoWG(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class EAdam(Named):
@@ -753,6 +878,7 @@ class EAdam(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class FTRLAdam(Named):
@@ -768,6 +894,7 @@ class FTRLAdam(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class FTRLProximal(Named):
@@ -784,6 +911,31 @@ class FTRLProximal(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
+    ) -> None: ...
+
+class GaLore(Named):
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 0.01,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-06,
+        weight_decay: float = 0.0,
+        rank: int = 128,
+        frequency: int = 200,
+        scale: float = 0.25,
+        adam_lr: float = 0.001,
+        adam_betas: tuple[float, float] = (0.9, 0.999),
+        adam_eps: float = 1e-08,
+        *,
+        maximize: bool = False,
+        executor: Executor = 'auto',
+        on_nonfinite: OnNonfinite = 'ignore',
+        sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
+        roles: Mapping[str, Role] | None = None,
+        by_role: Mapping[Role, Mapping[str, Any]] | None = None,
     ) -> None: ...
 
 class Grams(Named):
@@ -799,6 +951,7 @@ class Grams(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class GroupFTRL(Named):
@@ -817,6 +970,7 @@ class GroupFTRL(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class KATE(Named):
@@ -831,6 +985,7 @@ class KATE(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class LAMB(Named):
@@ -846,6 +1001,7 @@ class LAMB(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class LARS(Named):
@@ -861,6 +1017,7 @@ class LARS(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class LAWA(Named):
@@ -879,6 +1036,30 @@ class LAWA(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
+    ) -> None: ...
+
+class LDAdam(Named):
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 0.001,
+        betas: tuple[float, float] = (0.908, 0.99),
+        rho: float = 0.908,
+        eps: float = 1e-08,
+        weight_decay: float = 0.0,
+        rank: int = 16,
+        adam_lr: float = 0.001,
+        adam_betas: tuple[float, float] = (0.908, 0.99),
+        adam_eps: float = 1e-08,
+        *,
+        maximize: bool = False,
+        executor: Executor = 'auto',
+        on_nonfinite: OnNonfinite = 'ignore',
+        sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
+        roles: Mapping[str, Role] | None = None,
+        by_role: Mapping[Role, Mapping[str, Any]] | None = None,
     ) -> None: ...
 
 class LDoG(Named):
@@ -895,6 +1076,7 @@ class LDoG(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class LaProp(Named):
@@ -910,6 +1092,7 @@ class LaProp(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class LeanAMSGrad(Named):
@@ -924,6 +1107,7 @@ class LeanAMSGrad(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class Lion(Named):
@@ -938,6 +1122,7 @@ class Lion(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class LionK(Named):
@@ -953,6 +1138,7 @@ class LionK(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class Lookahead(Named):
@@ -970,6 +1156,7 @@ class Lookahead(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class MARSAdamW(Named):
@@ -986,6 +1173,7 @@ class MARSAdamW(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class MARSLion(Named):
@@ -1001,6 +1189,7 @@ class MARSLion(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class Mechanic(Named):
@@ -1018,6 +1207,7 @@ class Mechanic(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class MoMo(Named):
@@ -1033,6 +1223,7 @@ class MoMo(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class MoMoAdam(Named):
@@ -1049,6 +1240,7 @@ class MoMoAdam(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class Muon(Named):
@@ -1070,6 +1262,9 @@ class Muon(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
+        roles: Mapping[str, Role] | None = None,
+        by_role: Mapping[Role, Mapping[str, Any]] | None = None,
     ) -> None: ...
 
 class MuonClip(Named):
@@ -1088,6 +1283,9 @@ class MuonClip(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
+        roles: Mapping[str, Role] | None = None,
+        by_role: Mapping[Role, Mapping[str, Any]] | None = None,
     ) -> None: ...
 
 class NAdam(Named):
@@ -1105,6 +1303,7 @@ class NAdam(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class NAdamP(Named):
@@ -1122,6 +1321,7 @@ class NAdamP(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class NAdamW(Named):
@@ -1137,6 +1337,7 @@ class NAdamW(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class NSGDA(Named):
@@ -1153,6 +1354,7 @@ class NSGDA(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class NorMuon(Named):
@@ -1173,6 +1375,9 @@ class NorMuon(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
+        roles: Mapping[str, Role] | None = None,
+        by_role: Mapping[Role, Mapping[str, Any]] | None = None,
     ) -> None: ...
 
 class OnlineRMSprop(Named):
@@ -1187,6 +1392,7 @@ class OnlineRMSprop(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class PNM(Named):
@@ -1202,6 +1408,7 @@ class PNM(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class Prodigy(Named):
@@ -1219,6 +1426,7 @@ class Prodigy(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class ProximalAdamW(Named):
@@ -1234,6 +1442,7 @@ class ProximalAdamW(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class RAdam(Named):
@@ -1251,6 +1460,7 @@ class RAdam(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class RMSprop(Named):
@@ -1268,6 +1478,7 @@ class RMSprop(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class RMSpropBC(Named):
@@ -1283,6 +1494,7 @@ class RMSpropBC(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class RowwiseAdagrad(Named):
@@ -1296,6 +1508,7 @@ class RowwiseAdagrad(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class SAdam(Named):
@@ -1312,6 +1525,7 @@ class SAdam(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class SCAdagrad(Named):
@@ -1326,6 +1540,7 @@ class SCAdagrad(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class SCRMSprop(Named):
@@ -1341,6 +1556,7 @@ class SCRMSprop(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class SGD(Named):
@@ -1357,6 +1573,7 @@ class SGD(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class SGDS(Named):
@@ -1373,6 +1590,7 @@ class SGDS(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class SGDW(Named):
@@ -1389,6 +1607,7 @@ class SGDW(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class SM3(Named):
@@ -1405,6 +1624,7 @@ class SM3(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class SMMF(Named):
@@ -1422,6 +1642,7 @@ class SMMF(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class SOAP(Named):
@@ -1438,6 +1659,7 @@ class SOAP(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class SPS(Named):
@@ -1454,6 +1676,7 @@ class SPS(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class SWA(Named):
@@ -1470,6 +1693,7 @@ class SWA(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class SWAN(Named):
@@ -1487,6 +1711,9 @@ class SWAN(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
+        roles: Mapping[str, Role] | None = None,
+        by_role: Mapping[Role, Mapping[str, Any]] | None = None,
     ) -> None: ...
 
 class SWATS(Named):
@@ -1503,6 +1730,7 @@ class SWATS(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class ScheduleFreeAdamW(Named):
@@ -1518,6 +1746,7 @@ class ScheduleFreeAdamW(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class ScheduleFreeRAdam(Named):
@@ -1533,6 +1762,7 @@ class ScheduleFreeRAdam(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class ScheduleFreeSGD(Named):
@@ -1547,6 +1777,7 @@ class ScheduleFreeSGD(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class Scion(Named):
@@ -1564,6 +1795,9 @@ class Scion(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
+        roles: Mapping[str, Role] | None = None,
+        by_role: Mapping[Role, Mapping[str, Any]] | None = None,
     ) -> None: ...
 
 class Shampoo(Named):
@@ -1580,6 +1814,7 @@ class Shampoo(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class SignSGD(Named):
@@ -1593,6 +1828,7 @@ class SignSGD(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class Signum(Named):
@@ -1607,6 +1843,7 @@ class Signum(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class SinkGD(Named):
@@ -1624,6 +1861,9 @@ class SinkGD(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
+        roles: Mapping[str, Role] | None = None,
+        by_role: Mapping[Role, Mapping[str, Any]] | None = None,
     ) -> None: ...
 
 class StableAdamW(Named):
@@ -1639,4 +1879,5 @@ class StableAdamW(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...

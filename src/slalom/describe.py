@@ -11,15 +11,29 @@ from torch import nn
 
 from slalom.algebra import MATRIX, Expr, Hyper, Number, State, Value, latex, leaf, text
 from slalom.algebra.expr import ELEMENT, SCALAR
-from slalom.engine import Phases, Program, UnplannableError, kept_bytes, needs_phases, phased, planned, trace
+from slalom.engine import (
+    Blocks,
+    Phases,
+    Program,
+    UnplannableError,
+    in_words,
+    kept_bytes,
+    needs_phases,
+    phased,
+    pieces,
+    planned,
+    trace,
+)
 from slalom.engine.emit import emit
 from slalom.engine.plan import Stage
 from slalom.engine.program import Leaves, leaves, walk
+from slalom.groups import label
 from slalom.loading import KEPT
 from slalom.parts import Memory, Signals
 from slalom.recipes import ByRole, Method, Recipe
 from slalom.recipes.blueprint import Blueprint
-from slalom.roles import assign_roles
+from slalom.roles import Role, assign_roles
+from slalom.routing import blocks_of, with_blocks
 
 if TYPE_CHECKING:
     from slalom.optimizer import Optimizer
@@ -324,18 +338,33 @@ def as_json(recipe: Recipe | ByRole, entry: Method | None = None) -> dict[str, A
     return facts | {"recipes": [asdict(one) for one in sheets(recipe)]}
 
 
-def describe_roles(model: nn.Module, recipe: Recipe | ByRole) -> str:
-    """Write which parameter of a model plays which role, why, and which recipe that gives it."""
-    found = assign_roles(model)
+def describe_roles(
+    model: nn.Module,
+    recipe: Recipe | ByRole,
+    roles: Mapping[str, Role] | None = None,
+    blocks: Mapping[str, Blocks] | None = None,
+) -> str:
+    """Write which parameter of a model plays which role, why, and which recipe that gives it.
+
+    Args:
+        model: the network.
+        recipe: what it would be trained by.
+        roles: by name pattern, over what the model's layers say.
+        blocks: what parameters are cut into, by name pattern.
+    """
+    found = assign_roles(model, roles, blocks)
+    cut = with_blocks({"params": [(entry.name, entry.parameter) for entry in found]}, blocks or {}).get("blocks", {})
     rows = [("parameter", "shape", "role", "because it is", "recipe")]
-    for entry in found:
+    for at, entry in enumerate(found):
+        shape = tuple(entry.parameter.shape)
+        size = in_words(shape, cut[at]) if at in cut else " x ".join(map(str, shape)) or "one"
         given = (
             "the one"
             if isinstance(recipe, Recipe)
             else (entry.role if entry.role in recipe.recipes() else "everything else")
         )
         why = f"{entry.why} (a guess)" if entry.guessed else entry.why
-        rows.append((entry.name, " x ".join(map(str, entry.parameter.shape)) or "one", entry.role, why, given))
+        rows.append((entry.name, size, entry.role, why, given))
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
     return "\n".join(
         "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
@@ -351,11 +380,14 @@ def describe_optimizer(optimizer: Optimizer) -> str:
         count = sum(parameter.numel() for parameter in group["params"])
         total += count
         for parameter in group["params"]:
-            kept += sum(kept_bytes(slot, parameter) for slot in optimizer.schema(group, parameter).values())
-        label = f" {group['role']}" if "role" in group else ""
+            states = optimizer.schema(group, parameter).values()
+            kept += sum(kept_bytes(slot, parameter, blocks_of(group, parameter)) for slot in states)
+        role = f" {group['role']}" if "role" in group else ""
         rows.append(
-            f"  group {place}{label}: {len(group['params'])} tensors, {count:,} parameters, lr {float(group['lr']):g}"
+            f"  group {place}{role}: {len(group['params'])} tensors, {count:,} parameters, lr {float(group['lr']):g}"
         )
+        for at, blocks in group.get("blocks", {}).items():
+            rows.append(f"    {label(group, at)} as {in_words(tuple(group['params'][at].shape), blocks)}")
         lines = _formula_lines(optimizer.recipe(group), _typical_ndim(group))
         formula = "\n".join(_formula_rows(lines, "    ", 110))
         if formula not in shown:
@@ -370,4 +402,5 @@ def describe_optimizer(optimizer: Optimizer) -> str:
 
 
 def _typical_ndim(group: dict[str, Any]) -> int:
-    return min(max((parameter.ndim for parameter in group["params"]), default=2), 2)
+    seen = [pieces(parameter, blocks_of(group, parameter))[0].ndim for parameter in group["params"]]
+    return min(max(seen, default=2), 2)

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from slalom.engine import Program, Work, read
+from slalom.engine import Program, Work, pieces, read, shares
 from slalom.loading import KEPT, STEP, real_view
 from slalom.recipes import Recipe
 from slalom.recipes.blueprint import numbers
+from slalom.routing import blocks_of
 
 
 class Evaluation:
@@ -71,20 +72,15 @@ class Evaluation:
         self._evaluating = False
 
     def _averaged(self, place: int, group: Mapping[str, Any], parameter: Tensor) -> Tensor | None:
-        program = self._trace(group, min(real_view(parameter).ndim, 2), Recipe.readout)
+        whole, blocks = real_view(parameter.detach()), blocks_of(group, parameter)
+        own = pieces(whole, blocks)
+        program = self._trace(group, min(own[0].ndim, 2), Recipe.readout)
         if not program.states:
             return None
         state = self.state[parameter]
-        whole = real_view(parameter)
-        work = Work(
-            program,
-            whole,
-            torch.zeros_like(whole),
-            state,
-            numbers(group),
-            t=float(state[STEP]),
-            clock=self._clock(),
-            group=place,
-        )
-        result = read(work)
+        result, t, clock = torch.empty_like(whole), float(state[STEP]), self._clock()
+        cut = {key: shares(state[key], slot, whole, blocks) for key, slot in program.states.items()}
+        for at, (piece, target) in enumerate(zip(own, pieces(result, blocks), strict=True)):
+            mine = {key: views[at] for key, views in cut.items()}
+            target.copy_(read(Work(program, piece, torch.zeros_like(piece), mine, numbers(group), t, clock, place)))
         return torch.view_as_complex(result) if parameter.is_complex() else result

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from slalom.errors import unknown
 from slalom.roles import Assigned, assign_roles, guess_role, unwrap
@@ -81,13 +81,21 @@ def split_by_shape(group: dict[str, Any]) -> list[dict[str, Any]]:
     """Split a group whose parameters have no roles by what their shapes suggest, and say so."""
     if "role" in group:
         return [group]
-    entries = [group["params"]] if isinstance(group["params"], Tensor) else list(group["params"])
-    kinds: dict[str, list[Any]] = {}
-    for entry in entries:
-        kinds.setdefault(guess_role(entry[1] if isinstance(entry, tuple) else entry), []).append(entry)
+    entries, blocks = list(group["params"]), group.get("blocks", {})
+    kinds: dict[str, list[int]] = {}
+    for place, entry in enumerate(entries):
+        tensor = entry[1] if isinstance(entry, tuple) else entry
+        kinds.setdefault(guess_role(tensor[0] if blocks.get(place) == "batch" else tensor), []).append(place)
     if "matrix" in kinds or "convolution" in kinds:
         warn_guessed([f"{len(kinds.get('matrix', [])) + len(kinds.get('convolution', []))} matrices"])
-    return [{**group, "params": members, "role": kind} for kind, members in kinds.items()]
+    parts = []
+    for kind, members in kinds.items():
+        own = {at: blocks[place] for at, place in enumerate(members) if place in blocks}
+        part = {**group, "params": [entries[place] for place in members], "role": kind, "blocks": own}
+        if "param_names" in group:
+            part["param_names"] = [group["param_names"][place] for place in members]
+        parts.append(part)
+    return parts
 
 
 def warn_guessed(names: list[str]) -> None:

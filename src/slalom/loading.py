@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from slalom.algebra import State
-from slalom.engine import kept_dtype, layout
+from slalom.engine import Blocks, kept_dtype, layout
+from slalom.routing import blocks_of
 
 STEP: Final = "step"
 KEPT: Final = "kept"  # in eval mode: the parameter that training goes on from, in its own dtype
@@ -45,12 +46,38 @@ def merged_groups(saved: Groups, current: Groups) -> list[dict[str, Any]]:
                 f"parameter group {place} of the checkpoint plays the role {old.get('role')!r}, "
                 f"this optimizer's {new.get('role')!r}: they were sorted differently."
             )
+        _check_routing(place, old, new)
         keep = {key: value for key, value in old.items() if key in new or key not in _TORCH_ONLY}
         names = {"param_names": new["param_names"]} if "param_names" in new else {}
         if not names:
             keep.pop("param_names", None)
         merged.append({**new, **keep, **names, "params": new["params"]})
     return merged
+
+
+def _check_routing(place: int, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Raise `ValueError` if other parameters play the role of a group, or are cut into other blocks."""
+    names = [[_unwrapped(name) for name in group.get("param_names") or ()] for group in (old, new)]
+    if "role" in new and all(names):
+        for one, other in zip(*names, strict=True):
+            if one != other:
+                raise ValueError(
+                    f'parameter group {place} of the checkpoint, {new["role"]}, has "{one}" where this optimizer has '
+                    f'"{other}": they were sorted differently; give the same roles.'
+                )
+    saved, declared = old.get("blocks") or {}, new.get("blocks") or {}
+    for at in sorted({*saved, *declared}):
+        if saved.get(at) != declared.get(at):
+            name = f'"{names[1][at]}"' if names[1] else f"parameter {at} of group {place}"
+            was, now = (repr(one[at]) if at in one else "none" for one in (saved, declared))
+            raise ValueError(f"{name} had blocks {was} in the checkpoint and has {now} here: declare the same blocks.")
+
+
+def _unwrapped(name: str) -> str:
+    """Return a parameter's name without what DistributedDataParallel and torch.compile put before it."""
+    for wrapper in ("module.", "_orig_mod."):
+        name = name.removeprefix(wrapper)
+    return name
 
 
 def restored_states(
@@ -77,7 +104,10 @@ def restored_states(
         for place, (position, parameter) in enumerate(zip(old["params"], new["params"], strict=True)):
             if saved.get(position):
                 label = names[place] if names else f"number {position} of shape {tuple(parameter.shape)}"
-                restored[parameter] = _restored(saved[position], *schema(new, parameter), parameter, label, copies)
+                blocks = blocks_of(new, parameter)
+                restored[parameter] = _restored(
+                    saved[position], *schema(new, parameter), parameter, blocks, label, copies
+                )
     return restored
 
 
@@ -86,6 +116,7 @@ def _restored(
     schema: Mapping[str, State],
     needed: Collection[str],
     parameter: Tensor,
+    blocks: Blocks | None,
     label: str,
     copies: dict[int, Tensor],
 ) -> dict[str, Any]:
@@ -110,7 +141,7 @@ def _restored(
             state[STEP] = torch.tensor(float(value), dtype=torch.float32)
             continue
         tensor = torch.as_tensor(value)
-        want = layout(schema[key], real_view(parameter))
+        want = layout(schema[key], real_view(parameter), blocks)
         if tensor.is_complex():
             tensor = torch.view_as_real(tensor)
         if tensor.numel() != math.prod(want):

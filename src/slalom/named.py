@@ -19,8 +19,22 @@ _KEYWORDS = (
     inspect.Parameter("executor", inspect.Parameter.KEYWORD_ONLY, default="auto", annotation="Executor"),
     inspect.Parameter("on_nonfinite", inspect.Parameter.KEYWORD_ONLY, default="ignore", annotation="OnNonfinite"),
     inspect.Parameter("sparse", inspect.Parameter.KEYWORD_ONLY, default="exact", annotation="Rows"),
+    inspect.Parameter("blocks", inspect.Parameter.KEYWORD_ONLY, default=None, annotation="Mapping[str, Blocks] | None"),
 )
-_KEYWORD_NAMES = frozenset(spec.name for spec in _KEYWORDS)
+_OF_ROLES = (
+    inspect.Parameter("roles", inspect.Parameter.KEYWORD_ONLY, default=None, annotation="Mapping[str, Role] | None"),
+    inspect.Parameter(
+        "by_role",
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation="Mapping[Role, Mapping[str, Any]] | None",
+    ),
+)
+
+
+def _keywords(blueprint: Blueprint) -> tuple[inspect.Parameter, ...]:
+    """Return what an optimizer takes beside its method's hyper-parameters."""
+    return (*_KEYWORDS, *_OF_ROLES) if blueprint.by_role else _KEYWORDS
 
 
 class Named(Optimizer):
@@ -29,14 +43,15 @@ class Named(Optimizer):
     def __init__(self, params: Parameters, *args: Any, **kwargs: Any) -> None:
         entry = type(self)._method
         assert entry is not None
-        entry.check_names({name: value for name, value in kwargs.items() if name not in _KEYWORD_NAMES})
+        blueprint = Blueprint(entry)
+        ways = [spec.name for spec in _keywords(blueprint)]
+        entry.check_names({name: value for name, value in kwargs.items() if name not in ways})
         bound = type(self).__signature__.bind(params, *args, **kwargs)  # type: ignore[attr-defined]
         bound.apply_defaults()
         values = dict(bound.arguments)
         del values["params"]
-        blueprint = Blueprint(entry)
         rates = {name: values.pop(name) for name in set(blueprint.rates.values())}
-        self._set_up(blueprint, values.pop("executor"), values.pop("on_nonfinite"), values.pop("sparse"), rates)
+        self._set_up(blueprint, **{name: values.pop(name) for name in ways if name != "maximize"}, rates=rates)
         super(Optimizer, self).__init__(self._sorted(params), values)
 
 
@@ -47,7 +62,7 @@ def _class_of(entry: Method) -> type[Named]:
             spec.replace(kind=inspect.Parameter.POSITIONAL_OR_KEYWORD)
             for spec in inspect.signature(entry.factory).parameters.values()
         ),
-        *_KEYWORDS,
+        *_keywords(Blueprint(entry)),
     ]
     doc = (
         f"{entry.title[0].upper()}{entry.title[1:]} ({entry.source}).\n\n"
@@ -84,7 +99,8 @@ def create(name: str, model_or_params: Parameters, **hyperparameters: Any) -> Op
         name: as `list_optimizers` lists it: "adamw", "muon".
         model_or_params: a module (best: its layers' types tell what is a matrix, an embedding, a head), or parameters,
             named parameters or parameter groups as in `torch.optim`.
-        **hyperparameters: the method's own, ``maximize``, ``executor`` and ``on_nonfinite``.
+        **hyperparameters: the method's own, and what `Optimizer` takes beside a recipe (``executor``, ``roles``,
+            ``blocks``, ...).
 
     Raises:
         UsageError: for an unknown name, with the nearest that exist.
@@ -118,13 +134,15 @@ def stub() -> str:
     lines = [
         '"""Written by `python -m slalom.named`; the test suite checks that it is up to date."""',
         "",
-        "from typing import Literal",
+        "from collections.abc import Mapping",
+        "from typing import Any, Literal",
         "",
         *_exports(),
-        "from slalom.engine import Executor, Rows",
+        "from slalom.engine import Blocks, Executor, Rows",
         "from slalom.named import Named",
         "from slalom.nonfinite import OnNonfinite",
         "from slalom.optimizer import Parameters",
+        "from slalom.roles import Role",
         "",
         "__version__: str",
     ]

@@ -18,6 +18,7 @@ from slalom.closures import plain_step, scaled_step
 from slalom.engine import (
     EXECUTORS,
     LOSS,
+    Blocks,
     Crew,
     Executor,
     Leaves,
@@ -30,20 +31,23 @@ from slalom.engine import (
     choose,
     fresh,
     latest,
+    pieces,
     run,
+    seats_of_blocks,
     trace,
 )
 from slalom.engine.program import Recorder
-from slalom.errors import nearest, unknown
+from slalom.errors import UsageError, nearest, unknown
 from slalom.evaluation import Evaluation
-from slalom.groups import label, split_by_shape, warn_guessed
+from slalom.groups import label
 from slalom.known import Known
 from slalom.loading import KEPT, STEP, merged_groups, real_view, restored_states
 from slalom.nonfinite import OnNonfinite, all_finite, checked, complaint
 from slalom.parts import Signals
 from slalom.recipes import ByRole, Method, Recipe
 from slalom.recipes.blueprint import Asked, Blueprint, is_zero, numbers
-from slalom.roles import assign_roles
+from slalom.roles import Role
+from slalom.routing import blocks_of, groups_as_given, groups_by_role, with_blocks
 from slalom.sharpness import SAM
 
 Parameters: TypeAlias = "nn.Module | Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]"
@@ -54,6 +58,7 @@ _OTHER_KEYS: Final = frozenset(
         "params",
         "param_names",
         "role",
+        "blocks",
         "maximize",
         "name",
         "sparse",
@@ -87,6 +92,13 @@ class Optimizer(Evaluation, torch.optim.Optimizer):
             the recipe itself (AdaGrad, FTRL with a fixed L1, plain SGD), so that leaving them out changes nothing, and
             refuses them elsewhere; "lazy" leaves such rows out whatever the recipe says, another algorithm, as
             torch's SparseAdam is (`slalom.replay` then makes up for what they miss). Steps are counted per table.
+        roles: what parameters are taken for by recipes that sort them, by name pattern, over what the model's layers
+            say: ``{"*.gate.weight": "vector"}`` (see `slalom.assign_roles`).
+        by_role: settings of the groups that such recipes make, ``{"embedding": {"lr": 0.3, "weight_decay": 0.0}}``.
+        blocks: parameters that are several matrices, by name pattern (or, as a group's "blocks", for all of it). A
+            number cuts the first dimension into equal blocks, ``{"*.qkv.weight": 3}``; a tuple names the rows of each,
+            ``(64, 16, 16)``; "batch" says that the first dimension counts matrices, ``{"*.experts.*": "batch"}``. Every
+            block then moves as a parameter of its own would, whatever the recipe.
 
     Attributes:
         on_nonfinite: may be assigned at any time.
@@ -107,8 +119,11 @@ class Optimizer(Evaluation, torch.optim.Optimizer):
         executor: Executor = "auto",
         on_nonfinite: OnNonfinite = "ignore",
         sparse: Rows = "exact",
+        roles: Mapping[str, Role] | None = None,
+        by_role: Mapping[Role, Mapping[str, Any]] | None = None,
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None:
-        self._set_up(Blueprint(recipe), executor, on_nonfinite, sparse)
+        self._set_up(Blueprint(recipe), executor, on_nonfinite, sparse, roles, by_role, blocks)
         defaults = {"lr": 1e-3} if isinstance(recipe, ByRole) else self._blueprint.defaults()
         super().__init__(self._sorted(params), {**defaults, "maximize": maximize})
 
@@ -118,6 +133,9 @@ class Optimizer(Evaluation, torch.optim.Optimizer):
         executor: Executor,
         on_nonfinite: OnNonfinite,
         sparse: Rows,
+        roles: Mapping[str, Role] | None = None,
+        by_role: Mapping[Role, Mapping[str, Any]] | None = None,
+        blocks: Mapping[str, Blocks] | None = None,
         rates: Mapping[str, float] | None = None,
     ) -> None:
         """Set what torch's constructor, which adds the groups, needs to find."""
@@ -129,6 +147,7 @@ class Optimizer(Evaluation, torch.optim.Optimizer):
         self.on_nonfinite: OnNonfinite = checked(on_nonfinite)
         self.skipped = 0
         self._sparse: Rows = sparse
+        self._roles, self._by_role, self._blocks = dict(roles or {}), dict(by_role or {}), dict(blocks or {})
         self._rates = dict(rates or {})  # of roles, by argument, for groups that are added
         self._forget()
 
@@ -146,22 +165,11 @@ class Optimizer(Evaluation, torch.optim.Optimizer):
 
     def _sorted(self, params: Parameters) -> Any:
         """Return what torch's constructor takes; for recipes by role, one group per role."""
-        if isinstance(params, nn.Module):
-            if self._blueprint.by_role:
-                roles = assign_roles(params)
-                guessed = [entry.name for entry in roles if entry.guessed]
-                if guessed:
-                    warn_guessed(guessed)
-                kinds = list(dict.fromkeys(entry.role for entry in roles))
-                return [
-                    {"params": [(e.name, e.parameter) for e in roles if e.role == kind], "role": kind} for kind in kinds
-                ]
-            return [(name, parameter) for name, parameter in params.named_parameters() if parameter.requires_grad]
-        entries: list[Any] = list(params)
-        if not self._blueprint.by_role:
-            return entries
-        groups = entries if entries and isinstance(entries[0], dict) else [{"params": entries}]
-        return [part for group in groups for part in split_by_shape(group)]
+        if self._blueprint.by_role:
+            return groups_by_role(params, self._roles, self._by_role, self._blocks)
+        if self._roles or self._by_role:
+            raise UsageError("roles and by_role are for recipes that sort parameters by role; this one has no roles.")
+        return groups_as_given(params, self._blocks)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; its keys may override any hyper-parameter.
@@ -169,7 +177,8 @@ class Optimizer(Evaluation, torch.optim.Optimizer):
         Raises:
             ValueError: for a key that is nearly a hyper-parameter's name, or a value outside its range.
         """
-        param_group = dict(param_group)  # torch writes into it; what the caller handed over stays as it was
+        # torch writes into it; what the caller handed over stays as it was
+        param_group = with_blocks(param_group, self._blocks)
         role = param_group.get("role", "rest")
         known = self._blueprint.defaults(role)
         for key in param_group:
@@ -202,7 +211,7 @@ class Optimizer(Evaluation, torch.optim.Optimizer):
     def _program(self, group: Mapping[str, Any], parameter: Tensor) -> Program:
         """Return the traced formula for a parameter; traced again only when the structure changes."""
         role = group.get("role", "rest")
-        ndim = min(real_view(parameter).ndim, 2)
+        ndim = min(pieces(real_view(parameter), blocks_of(group, parameter))[0].ndim, 2)
         key = (role, group["maximize"], ndim, self._blueprint.structure(group, role))
         values = numbers(group)
         known = self._programs.setdefault(key, [])
@@ -259,7 +268,11 @@ class Optimizer(Evaluation, torch.optim.Optimizer):
     def executors(self) -> dict[str, str]:
         """Return which executors run, each with the reason, for the parameters of all groups."""
         return dict(
-            choose(self._program(group, parameter), real_view(parameter), self._executor)
+            choose(
+                self._program(group, parameter),
+                pieces(real_view(parameter), blocks_of(group, parameter))[0],
+                self._executor,
+            )
             for group in self.param_groups
             for parameter in group["params"]
         )
@@ -280,12 +293,13 @@ class Optimizer(Evaluation, torch.optim.Optimizer):
     def _prepare(self, group: Mapping[str, Any], parameter: Tensor, program: Program) -> dict[str, Any]:
         """Return a parameter's state, created as a whole if it is not there."""
         state: dict[str, Any] = self.state[parameter]
+        blocks = blocks_of(group, parameter)
         if STEP not in state:
             state[STEP] = torch.tensor(0.0, dtype=torch.float32)
         for key, slot in program.states.items():
             if key not in state:
                 shared = self._shared(group, key, slot)
-                state[key] = fresh(slot, real_view(parameter.detach())) if shared is None else shared
+                state[key] = fresh(slot, real_view(parameter.detach()), blocks) if shared is None else shared
         return state
 
     def _shared(self, group: Mapping[str, Any], key: str, slot: State) -> Tensor | None:
@@ -450,10 +464,19 @@ class Optimizer(Evaluation, torch.optim.Optimizer):
             if gradient is None:
                 continue
             program, whole = self._program(group, parameter), real_view(parameter)
+            blocks = blocks_of(group, parameter)
             if gradient.is_sparse:
                 check_gradient(gradient, whole, label(group, index), program, numbers(group), self._rows(group))
             state = self._prepare(group, parameter, program)
-            seats.append(Seat(index, program, parameter, whole, state, gradient.is_sparse))
+            if blocks is None:
+                seats.append(Seat(index, program, parameter, whole, state, gradient.is_sparse))
+            elif gradient.is_sparse:
+                raise RuntimeError(
+                    f"{label(group, index)} has a sparse gradient and is cut into blocks: rows that come and go make "
+                    "no matrices; leave its blocks out."
+                )
+            else:
+                seats += seats_of_blocks(index, program, parameter, whole, state, blocks)
         return seats
 
     def _clock(self) -> Any:
@@ -498,12 +521,14 @@ class Optimizer(Evaluation, torch.optim.Optimizer):
             "on_nonfinite": self.on_nonfinite,
             "skipped": self.skipped,
             "_sparse": self._sparse,
+            "_blocks": self._blocks,
             "_rates": self._rates,
             "_evaluating": self._evaluating,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__({"on_nonfinite": "ignore", "skipped": 0, "_sparse": "exact", **state})
+        older = {"on_nonfinite": "ignore", "skipped": 0, "_sparse": "exact", "_blocks": {}}
+        super().__setstate__({**older, **state})
         self._forget()
         for group in self.param_groups:
             group.setdefault("maximize", False)

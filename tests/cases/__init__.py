@@ -6,10 +6,36 @@ file per family, as in recipes/.
 
 from __future__ import annotations
 
-from cases import averaging, classic, decays, lazy, light, matrix, momenta, steadied, structured, tuning_free, variants
+from cases import (
+    averaging,
+    classic,
+    decays,
+    lazy,
+    light,
+    lowrank,
+    matrix,
+    momenta,
+    steadied,
+    structured,
+    tuning_free,
+    variants,
+)
 from cases.tools import Case, Golden, Oracle, gradient, start
 
-_FAMILIES = (averaging, classic, decays, lazy, light, matrix, momenta, steadied, structured, tuning_free, variants)
+_FAMILIES = (
+    averaging,
+    classic,
+    decays,
+    lazy,
+    light,
+    lowrank,
+    matrix,
+    momenta,
+    steadied,
+    structured,
+    tuning_free,
+    variants,
+)
 
 CASES: dict[str, Case] = {name: case for family in _FAMILIES for name, case in family.CASES.items()}
 

@@ -1,6 +1,6 @@
 """The arithmetic that formulas are written in: symbols, operations, reductions, state, printing."""
 
-from slalom.algebra.expr import ELEMENT, SCALAR, SQUARE, Dims, Expr, Hyper, Number, Scope, leaf
+from slalom.algebra.expr import ELEMENT, SCALAR, SQUARE, TALL, Dims, Expr, Hyper, Number, Scope, leaf
 from slalom.algebra.ops import (
     MATRIX,
     OPS,
@@ -14,6 +14,7 @@ from slalom.algebra.ops import (
     exact_polar,
     exp,
     fold,
+    gaussian,
     inverse_root,
     is_constant_along,
     labelled,
@@ -28,18 +29,23 @@ from slalom.algebra.ops import (
     norm,
     ordering,
     orthonormal,
+    pick,
+    placed,
     polar,
     positive,
     refreshed_eigenvectors,
+    right_vectors,
     sign,
     sqrt,
+    strongest,
     tanh,
     total,
+    turned,
     unfold,
     where,
 )
 from slalom.algebra.printing import latex, text
-from slalom.algebra.state import Extent, State, Store
+from slalom.algebra.state import THIN, Extent, State, Store
 
 __all__ = [
     "ELEMENT",
@@ -48,6 +54,8 @@ __all__ = [
     "REDUCTIONS",
     "SCALAR",
     "SQUARE",
+    "TALL",
+    "THIN",
     "Dims",
     "Expr",
     "Extent",
@@ -65,6 +73,7 @@ __all__ = [
     "exact_polar",
     "exp",
     "fold",
+    "gaussian",
     "inverse_root",
     "is_constant_along",
     "labelled",
@@ -81,14 +90,19 @@ __all__ = [
     "norm",
     "ordering",
     "orthonormal",
+    "pick",
+    "placed",
     "polar",
     "positive",
     "refreshed_eigenvectors",
+    "right_vectors",
     "sign",
     "sqrt",
+    "strongest",
     "tanh",
     "text",
     "total",
+    "turned",
     "unfold",
     "where",
 ]

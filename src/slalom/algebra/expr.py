@@ -9,7 +9,7 @@ planner needs and that are worked out here, once, while the graph is built:
     as ``(1, 1)``. Dimensions are symbols, so one graph serves every size: ``("m", "n")`` has a value per
     element, ``("m", "1")`` per row, ``("1", "n")`` per column, ``("1", "1")`` is a scalar, and
     ``("m", "m")`` a Kronecker factor. ``("p", "q")`` has a value per element too,
-    in the most square view (see `ops.fold`).
+    in the most square view (see `ops.fold`), and so has ``("a", "b")``, the longer side first (see `ops.turned`).
 ``scope``
     How far a scalar reaches: the same for the whole ``model``, for one parameter ``group``, or of one ``tensor``.
 
@@ -29,6 +29,7 @@ Number: TypeAlias = "float | int | bool"
 SCALAR: Final[Dims] = ("1", "1")
 ELEMENT: Final[Dims] = ("m", "n")
 SQUARE: Final[Dims] = ("p", "q")
+TALL: Final[Dims] = ("a", "b")
 _REACH: Final[tuple[Scope, ...]] = ("model", "group", "tensor")
 
 

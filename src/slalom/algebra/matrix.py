@@ -123,6 +123,83 @@ def leading(x: Tensor) -> Tensor:
     return result
 
 
+def turned(x: Tensor, rows: float, columns: float) -> Tensor:
+    """Matrices with their longer side as rows, or such matrices turned back."""
+    return x.mT if rows < columns else x
+
+
+def strongest(scores: Tensor, fraction: float) -> Tensor:
+    """Return the places of the highest scores, ``ceil(fraction n)`` of n, the earlier where two are equal.
+
+    Args:
+        scores: rows of shape ``(..., 1, n)``.
+        fraction: how many, in (0, 1].
+    """
+    count = max(1, math.ceil(fraction * scores.shape[-1]))
+    return scores.argsort(dim=-1, descending=True, stable=True)[..., :count]
+
+
+def pick(x: Tensor, which: Tensor) -> Tensor:
+    """Columns of matrices, by their places."""
+    return torch.take_along_dim(x, which, dim=-1)
+
+
+def placed(x: Tensor, which: Tensor, like: Tensor) -> Tensor:
+    """Columns at their places in matrices of zeros."""
+    return torch.zeros_like(like).scatter_(-1, which.expand(x.shape), x)
+
+
+def right_vectors(x: Tensor, *, rank: int) -> Tensor:
+    """First right singular vectors as columns, at most as many as there are.
+
+    Their signs, which a decomposition leaves open, are such that the largest entry of each is positive.
+    """
+    vectors = _decomposed(torch.linalg.svd, x, full_matrices=False)[2][..., :rank, :].mT
+    largest = vectors.gather(-2, vectors.abs().argmax(dim=-2, keepdim=True))
+    result: Tensor = vectors * torch.where(largest < 0, -1.0, 1.0).to(x.dtype)
+    return result
+
+
+_GOLDEN, _MIX = 0x9E3779B97F4A7C15, ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1))
+
+
+def gaussian(x: Tensor, epoch: float, seed: int, *, rank: int) -> Tensor:
+    """Independent normal numbers with variance ``1 / rank``, of shape ``(n, rank)`` for matrices of n columns.
+
+    Every number is computed from the seed, the epoch and its place by SplitMix64 (Steele, Lea & Flood 2014) and the
+    Box-Muller transform, so nothing is kept, nothing else that draws random numbers matters, and devices agree.
+
+    Args:
+        x: gives n, dtype and device; the rank is at most n.
+        epoch: numbers of different epochs are independent.
+        seed: as are those of different seeds.
+        rank: how many columns.
+    """
+    columns = min(rank, x.shape[-1])
+    device = "cpu" if x.device.type == "mps" else x.device  # which has no double precision
+    begin = _mixed(torch.tensor(_signed(_GOLDEN * (int(epoch) + 1) + (seed << 32)), device=device))
+    place = torch.arange(1, x.shape[-1] * columns + 1, device=device)
+    bits = _mixed(begin + place * _signed(_GOLDEN))
+    high, low = (bits >> 32) & 0xFFFFFFFF, bits & 0xFFFFFFFF
+    radius = torch.sqrt(-2 * torch.log((high.double() + 0.5) / 2**32))
+    normal = radius * torch.cos(low.double() * (2 * math.pi / 2**32))
+    return (normal / math.sqrt(columns)).reshape(x.shape[-1], columns).to(x)
+
+
+def _mixed(bits: Tensor) -> Tensor:
+    """Scramble 64-bit integers."""
+    for shift, factor in _MIX:
+        above = (bits >> shift) & ((1 << (64 - shift)) - 1)  # as if without sign
+        bits = (bits ^ above) * _signed(factor)
+    return bits
+
+
+def _signed(number: int) -> int:
+    """Return 64 bits as torch reads them."""
+    number &= (1 << 64) - 1
+    return number - (1 << 64) if number >> 63 else number
+
+
 def eigenvectors(x: Tensor) -> Tensor:
     """Eigenvectors of a symmetric positive semi-definite matrix, as columns, largest eigenvalue first."""
     jitter = 1e-30 * torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)

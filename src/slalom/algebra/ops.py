@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from slalom.algebra import matrix
-from slalom.algebra.expr import ELEMENT, SCALAR, SQUARE, Dims, Expr, Number, Scope, install_builder, widest
+from slalom.algebra.expr import ELEMENT, SCALAR, SQUARE, TALL, Dims, Expr, Number, Scope, install_builder, widest
 
 # What a formula's variables are: expressions when it is traced, tensors or numbers when it is computed.
 # Checkers see the expression, whose operators the others share.
@@ -173,6 +173,16 @@ def _folded(x: Dims) -> Dims:
     return x if x == SCALAR else SQUARE
 
 
+def _turned(x: Dims, *_: Dims) -> Dims:
+    if x not in (ELEMENT, TALL):
+        raise ValueError(f"turned() takes a value per element; this one has shape {x}")
+    return TALL if x == ELEMENT else ELEMENT
+
+
+def _thin(x: Dims, *_: Dims, rank: int) -> Dims:
+    return (x[1], f"r{rank}")
+
+
 def _of_rows(x: Dims, **_: Any) -> Dims:
     if x[1] != "1" or x == SCALAR:
         raise ValueError(f"blockwise() takes one value per row; this one has shape {x}")
@@ -222,6 +232,12 @@ OPS: dict[str, Op] = {
         Op("fold", _t_fold, None, _folded),
         Op("unfold", _t_unfold, None, lambda _, like: like),
         Op("blockwise", _t_blockwise, None, _of_rows),
+        Op("turned", matrix.turned, None, _turned),
+        Op("strongest", matrix.strongest, None, lambda *_: ("1", "k")),
+        Op("pick", matrix.pick, None, lambda x, _: (x[0], "k")),
+        Op("placed", matrix.placed, None, lambda *args: args[2]),
+        Op("right_vectors", matrix.right_vectors, None, _thin),
+        Op("gaussian", matrix.gaussian, None, _thin),
         Op("transpose", lambda a: a.mT, None, lambda a: (a[1], a[0])),
         Op("matmul", torch.matmul, None, _matmul_dims),
         Op("polar", matrix.polar, None, lambda a, **_: a),
@@ -238,6 +254,12 @@ OPS: dict[str, Op] = {
 REDUCTIONS = frozenset({"total", "largest", "mean", "norm"})
 MATRIX = frozenset(
     {
+        "turned",
+        "strongest",
+        "pick",
+        "placed",
+        "right_vectors",
+        "gaussian",
         "transpose",
         "matmul",
         "polar",
@@ -454,6 +476,49 @@ def blockwise(x: Value, blocks: int) -> Value:
         blocks: how many; ``ceil(rows / blocks)`` rows go into each.
     """
     return apply("blockwise", x, blocks=blocks)  # type: ignore[no-any-return]
+
+
+def turned(x: Value, rows: Value, columns: Value) -> Value:
+    """A matrix with its longer side as rows: transposed if it is wide. Done again it is as it was.
+
+    Args:
+        x: a value per element, turned or not.
+        rows: of the matrix view.
+        columns: of the matrix view.
+    """
+    return apply("turned", x, rows, columns)  # type: ignore[no-any-return]
+
+
+def strongest(scores: Value, fraction: Value | float) -> Value:
+    """Which columns have the highest scores: so large a part of them, one at the least; see `matrix.strongest`."""
+    return apply("strongest", scores, fraction)  # type: ignore[no-any-return]
+
+
+def pick(x: Value, which: Value) -> Value:
+    """The columns that `strongest` chose, as a matrix."""
+    return apply("pick", x, which)  # type: ignore[no-any-return]
+
+
+def placed(x: Value, which: Value, like: Value) -> Value:
+    """Undo `pick`: columns at their places in a matrix of zeros with the shape of ``like``."""
+    return apply("placed", x, which, like)  # type: ignore[no-any-return]
+
+
+def right_vectors(x: Value, rank: int) -> Value:
+    """The first right singular vectors of a matrix, as columns; see `matrix.right_vectors`."""
+    return apply("right_vectors", x, rank=rank)  # type: ignore[no-any-return]
+
+
+def gaussian(x: Value, rank: int, seed: int, epoch: Value | float) -> Value:
+    """A random matrix that multiplies ``x`` from the right, always the same for one seed and epoch.
+
+    Args:
+        x: gives shape, dtype and device.
+        rank: how many columns.
+        seed: of all epochs.
+        epoch: a number that is known on the host.
+    """
+    return apply("gaussian", x, epoch, seed, rank=rank)  # type: ignore[no-any-return]
 
 
 def polar(

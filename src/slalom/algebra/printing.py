@@ -29,6 +29,12 @@ _GREEK: Final = {
     "μₜ₊₁": r"\mu_{t+1}",
     "u′": "u'",
     "g′": "g'",
+    "e′": "e'",
+    "m′": "m'",
+    "P′": "P'",
+    "m̂": r"\hat{m}",
+    "m̃": r"\tilde{m}",
+    "ℓ": r"\ell",
 }
 _SUBSCRIPTS: Final = "₀₁₂₃₄₅₆₇₈₉"
 _SUPERSCRIPTS: Final = str.maketrans("0123456789-+.t", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺·ᵗ")
@@ -246,6 +252,12 @@ _RULES: Final[dict[str, Callable[..., tuple[str, int]]]] = {
     "fold": lambda p, a: (p.d.call("square", p.at(a, _LOOSE)), _ATOM),
     "unfold": lambda p, a, like: p.write(a),  # what follows sees elements again, whatever their shape
     "blockwise": lambda p, a, blocks: (p.d.call(f"mean of {blocks} blocks", p.at(a, _LOOSE)), _ATOM),
+    "turned": lambda p, a, *_: p.write(a),  # which side is the longer one is no matter of the formula
+    "strongest": lambda p, a, part: (p.d.call("top", p.at(part, _LOOSE), p.at(a, _LOOSE)), _ATOM),
+    "pick": lambda p, a, which: (f"{p.at(a, _ATOM)}[{p.at(which, _LOOSE)}]", _ATOM),
+    "placed": lambda p, a, which, _: (p.d.call("at", p.at(which, _LOOSE), p.at(a, _LOOSE)), _ATOM),
+    "right_vectors": lambda p, a, rank: (p.d.call(f"first {rank} right vectors", p.at(a, _LOOSE)), _ATOM),
+    "gaussian": lambda p, a, epoch, seed, rank: (p.d.call("N", p.at(0, _LOOSE), f"1 / {rank}"), _ATOM),
     "eigenvectors": lambda p, a: (p.d.call("eig", p.at(a, _LOOSE)), _ATOM),
     "refresh": lambda p, a, b: (p.d.call("qr", p.matmul(a, b)[0]), _ATOM),
     "positive": lambda p, a: (f"[{p.at(a, _SUM)} > 0]", _ATOM),

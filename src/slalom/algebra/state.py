@@ -9,7 +9,7 @@ from slalom.algebra.expr import ELEMENT, SCALAR, Dims, Scope
 from slalom.algebra.ops import Value
 
 Extent: TypeAlias = Literal[
-    "element", "row", "column", "left", "right", "left_rank", "right_rank", "tensor", "group", "model"
+    "element", "row", "column", "left", "right", "left_rank", "right_rank", "rank", "tensor", "group", "model"
 ]
 
 _DIMS: Final[dict[str, Dims]] = {
@@ -19,7 +19,8 @@ _DIMS: Final[dict[str, Dims]] = {
     "left": ("m", "m"),
     "right": ("n", "n"),
 }
-_IN_SQUARE: Final = {"m": "p", "n": "q", "1": "1"}
+_OF_VIEW: Final = {"matrix": {}, "square": {"m": "p", "n": "q"}, "tall": {"m": "a", "n": "b"}}
+THIN: Final = frozenset({"left_rank", "right_rank", "rank"})
 
 
 @dataclass(frozen=True)
@@ -31,14 +32,15 @@ class State:
     Args:
         per: one value per ``element``, ``row`` or ``column`` of the parameter in matrix view; a square factor on its
             ``left`` (rows x rows) or ``right`` (columns x columns); a thin one, ``left_rank`` (rows x rank) or
-            ``right_rank`` (columns x rank), with the rank that the part has; or one number per ``tensor``,
-            ``group`` or ``model``.
+            ``right_rank`` (columns x rank), with the rank that the part has, or a number for each direction of that
+            ``rank``; or one number per ``tensor``, ``group`` or ``model``.
         init: what it is before the first step: a number, ``"parameter"`` for a copy of the parameter, or ``"normal"``
             for standard normal values, the same for equal shapes.
         format: how it is kept: ``"sign"`` is one bit per element, which reads as 1 where what was written is above 0
             and as -1 elsewhere. The formula does not change.
-        view: whose elements, rows and columns are meant: of the parameter as a ``matrix``, or of the most ``square``
-            matrix that holds its elements (see `algebra.fold`).
+        view: whose elements, rows and columns are meant: of the parameter as a ``matrix``; of the same turned so that
+            it is ``tall``, its longer side the rows (see `algebra.turned`); or of the most ``square`` matrix that
+            holds its elements (see `algebra.fold`).
         rank: set from the part that declares a thin factor, which must have a field of that name.
         torch: the keys under which ``torch.optim`` keeps the same quantity, for importing its checkpoints.
     """
@@ -48,7 +50,7 @@ class State:
     torch: tuple[str, ...] = ()
     rank: int = 0
     format: Literal["float", "sign"] = "float"
-    view: Literal["matrix", "square"] = "matrix"
+    view: Literal["matrix", "tall", "square"] = "matrix"
     name: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
@@ -58,6 +60,8 @@ class State:
             )
         if self.view == "square" and self.per not in ("element", "row", "column"):
             raise ValueError(f"State(per={self.per!r}): a square view has elements, rows and columns only.")
+        if self.view == "tall" and self.per not in ("row", *THIN):
+            raise ValueError(f"State(per={self.per!r}): a tall view has rows and thin factors only.")
 
     def __set_name__(self, owner: type, name: str) -> None:
         object.__setattr__(self, "name", name)
@@ -65,10 +69,12 @@ class State:
     @property
     def dims(self) -> Dims:
         """Shape in its view."""
-        if self.per in ("left_rank", "right_rank"):
-            return ("m" if self.per == "left_rank" else "n", f"r{self.rank}")
-        rows, columns = _DIMS.get(self.per, SCALAR)
-        return (_IN_SQUARE[rows], _IN_SQUARE[columns]) if self.view == "square" else (rows, columns)
+        if self.per in THIN:
+            rows, columns = {"left_rank": "m", "right_rank": "n"}.get(self.per, "1"), f"r{self.rank}"
+        else:
+            rows, columns = _DIMS.get(self.per, SCALAR)
+        names = _OF_VIEW[self.view]
+        return (names.get(rows, rows), names.get(columns, columns))
 
     @property
     def scope(self) -> Scope:

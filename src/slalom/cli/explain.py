@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
+
+if TYPE_CHECKING:
+    from slalom.engine import Blocks
 
 
 def explain(
@@ -17,6 +20,13 @@ def explain(
     model: Annotated[
         str | None, typer.Option(help="FILE.py:function that returns a model: show who in it gets which recipe")
     ] = None,
+    roles: Annotated[
+        list[str] | None, typer.Option("--role", help="PATTERN=role, over what the model's layers say; may be repeated")
+    ] = None,
+    blocks: Annotated[
+        list[str] | None,
+        typer.Option(help="PATTERN=3, PATTERN=64,16,16 or PATTERN=batch: parameters that are several matrices"),
+    ] = None,
     parts: Annotated[
         list[Path] | None, typer.Option(help="a Python file with parts or methods of your own; may be repeated")
     ] = None,
@@ -25,11 +35,14 @@ def explain(
     from rich.console import Console
 
     from slalom import describe
+    from slalom.errors import UsageError
     from slalom.recipes.spec import parse_spec
     from slalom.userfiles import build_model, import_file, read_recipe
 
     for file in parts or []:
         import_file(str(file))
+    if model is None and (roles or blocks):
+        raise UsageError("--role and --blocks are about a model's parameters: name it with --model FILE.py:function.")
     console = Console(highlight=False)
     width = max(60, min(console.width, 110))
     if recipe.endswith(".toml"):
@@ -46,7 +59,27 @@ def explain(
         print(json.dumps(describe.as_json(chosen, entry), indent=2, ensure_ascii=False))
         return
     if model is not None:
-        screen += "\n\n" + describe.describe_roles(build_model(model), chosen)
+        declared = {pattern: _blocks(value) for pattern, value in map(_declaration, blocks or [])}
+        told = dict(map(_declaration, roles or []))
+        screen += "\n\n" + describe.describe_roles(build_model(model), chosen, cast("Any", told), declared)
     head, _, rest = screen.partition("\n")
     console.print(head, style="bold", markup=False)
     console.print(rest, markup=False, soft_wrap=True)
+
+
+def _declaration(text: str) -> tuple[str, str]:
+    """Read ``PATTERN=value``."""
+    from slalom.errors import UsageError
+
+    pattern, equals, value = text.rpartition("=")
+    if not (pattern and equals and value):
+        raise UsageError(f'"{text}": write PATTERN=value, such as "*.qkv.weight=3".')
+    return pattern, value
+
+
+def _blocks(value: str) -> Blocks:
+    """Read what a parameter is cut into; what is no number is for the model's check to judge."""
+    rows = value.split(",")
+    if not all(row.strip().isdigit() for row in rows):
+        return cast("Blocks", value)
+    return int(value) if len(rows) == 1 else tuple(map(int, rows))

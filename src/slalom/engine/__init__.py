@@ -1,8 +1,9 @@
 """From formulas to running code: tracing, planning and the executors. Knows the algebra; never a part or a method."""
 
 from slalom.engine.batch import LOSS, Batch, Numbers, latest, run
+from slalom.engine.blocks import Blocks, in_words, pieces
 from slalom.engine.build import CompileError
-from slalom.engine.crew import EXECUTORS, Crew, Executor, Seat, choose
+from slalom.engine.crew import EXECUTORS, Crew, Executor, Seat, choose, seats_of_blocks
 from slalom.engine.eager import Work, read
 from slalom.engine.matrices import phased
 from slalom.engine.phases import Phases, needs_phases
@@ -11,12 +12,13 @@ from slalom.engine.program import Leaves, Program, leaves, trace
 from slalom.engine.scan import finite
 from slalom.engine.sparse import Rows, check_choice, check_gradient
 from slalom.engine.staged import planned
-from slalom.engine.storage import computed_dtype, fresh, kept_bytes, kept_dtype, layout
+from slalom.engine.storage import computed_dtype, fresh, kept_bytes, kept_dtype, layout, shares
 
 __all__ = [
     "EXECUTORS",
     "LOSS",
     "Batch",
+    "Blocks",
     "CompileError",
     "Crew",
     "Executor",
@@ -35,6 +37,7 @@ __all__ = [
     "computed_dtype",
     "finite",
     "fresh",
+    "in_words",
     "kept_bytes",
     "kept_dtype",
     "latest",
@@ -42,8 +45,11 @@ __all__ = [
     "leaves",
     "needs_phases",
     "phased",
+    "pieces",
     "planned",
     "read",
     "run",
+    "seats_of_blocks",
+    "shares",
     "trace",
 ]

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd.graph import increment_version
 
 from slalom.engine.batch import Batch, Numbers
+from slalom.engine.blocks import Blocks, pieces, places
 from slalom.engine.build import CompileError, compiler
 from slalom.engine.eager import EagerBatch, Work
 from slalom.engine.foreach import ForeachBatch
@@ -27,7 +28,8 @@ from slalom.engine.plan import UnplannableError
 from slalom.engine.program import Program
 from slalom.engine.rows import RowsLaunch, Scratch, is_local, summed
 from slalom.engine.sparse import SparseBatch, Touched, gather
-from slalom.engine.staged import planned
+from slalom.engine.staged import Held, planned
+from slalom.engine.storage import shares
 
 Executor: TypeAlias = Literal["auto", "eager", "foreach", "native", "triton"]
 _NO_COMPILER: Final = (
@@ -45,9 +47,11 @@ class Seat:
         index: its place in the group.
         program: what it runs.
         original: the parameter as the user gave it.
-        parameter: the same as real values.
-        state: its tensors by key, "step" among them.
+        parameter: the same as real values, or one block of it.
+        state: its tensors by key, "step" among them, or the block's shares of them.
         sparse: whether its gradient is.
+        block: where the block lies in the parameter and its gradient; None where it is whole.
+        whole: the parameter's state, of which the first block has the step count itself, the others a copy.
         scratch: memory that its rows are worked on with.
     """
 
@@ -57,7 +61,31 @@ class Seat:
     parameter: Tensor
     state: dict[str, Tensor]
     sparse: bool = False
+    block: slice | int | None = None
+    whole: dict[str, Tensor] | None = None
     scratch: Scratch = field(default_factory=Scratch)
+
+    def gradient(self, gradients: Sequence[Tensor | None]) -> Tensor:
+        """Return its gradient among those of the group."""
+        found = gradients[self.index]
+        assert found is not None
+        return found if self.block is None else found[self.block]
+
+
+def seats_of_blocks(
+    index: int, program: Program, original: Tensor, parameter: Tensor, state: dict[str, Tensor], blocks: Blocks
+) -> list[Seat]:
+    """Return a seat for each block of a parameter; arguments as in `Seat`."""
+    parameter = parameter.detach()  # views of it are no business of autograd's
+    cut = {key: shares(state[key], slot, parameter, blocks) for key, slot in program.states.items()}
+    seats = []
+    for number, (place, piece) in enumerate(
+        zip(places(parameter.shape[0], blocks), pieces(parameter, blocks), strict=True)
+    ):
+        own = {"step": state["step"].clone() if number else state["step"]}
+        own |= {key: views[number] for key, views in cut.items()}
+        seats.append(Seat(index, program, original, piece, own, block=place, whole=state))
+    return seats
 
 
 def choose(program: Program, parameter: Tensor, executor: Executor = "auto") -> tuple[str, str]:
@@ -167,8 +195,10 @@ class Crew:
         self.seats = list(seats)
         self.executor: Executor = executor
         self.sparse = [seat for seat in seats if seat.sparse]  # their blocks are other tensors at every step
-        self._sparse_places = [place for place, seat in enumerate(seats) if seat.sparse]
-        self.parameters = [seat.original for seat in seats]
+        first = {seat.index: seat for seat in reversed(self.seats)}  # a parameter's blocks have a seat each
+        firsts = [first[index] for index in sorted(first)]
+        self._sparse_places = [place for place, seat in enumerate(firsts) if seat.sparse]
+        self.parameters = [seat.original for seat in firsts]
         self._contiguous = False  # until `holds` has looked at this step's gradients
         self.needs_clock = any(seat.program.needs_clock for seat in seats)
         self.needs_loss = any(seat.program.needs_loss for seat in seats)
@@ -183,6 +213,7 @@ class Crew:
                     (id(seat.program), f"{name} {seat.parameter.dtype} {seat.parameter.device}"), []
                 ).append(seat)
         self.empty = [seat for seat in seats if not seat.parameter.numel() and not seat.sparse]
+        self._cut = _Cut(firsts, self.seats) if any(seat.whole is not None for seat in firsts) else None
         for (_, name), members in sorted_seats.items():
             if name.startswith(("native", "triton")):
                 self._launch(members, _make_triton if name.startswith("triton") else _make_native, executor)
@@ -223,6 +254,7 @@ class Crew:
             len(present) == len(self.parameters)
             and all(map(operator.is_, present, self.parameters))
             and all(launch.still_holds() for launch, _ in self.launches)
+            and (self._cut is None or self._cut.still_holds())
         )
 
     def batches(self, gradients: Sequence[Tensor | None], numbers: Numbers, clock: Any) -> list[Batch]:
@@ -234,10 +266,12 @@ class Crew:
             clock: the optimizer's step count; a tensor where step counts are on a GPU.
         """
         made: list[Batch] = []
+        if self._cut is not None:
+            self._cut.count_alike()
         for seat in self.empty:
             seat.state["step"] += 1.0
         for launch, seats in self.launches:
-            found: list[Any] = [gradients[seat.index] for seat in seats]
+            found: list[Any] = [seat.gradient(gradients) for seat in seats]
             if not (launch.contiguous and self._contiguous):
                 found = [_aligned(gradient, seat.parameter) for gradient, seat in zip(found, seats, strict=True)]
             launch.set_gradients(found)
@@ -247,8 +281,7 @@ class Crew:
             works = []
             for seat in seats:
                 seat.state["step"] += 1.0
-                gradient = gradients[seat.index]
-                assert gradient is not None
+                gradient = seat.gradient(gradients)
                 if gradient.is_complex():
                     gradient = torch.view_as_real(gradient)
                 t = float(seat.state["step"])
@@ -264,9 +297,7 @@ class Crew:
         made: list[Batch] = []
         blocks: dict[int, list[tuple[Seat, Touched]]] = {}
         for seat in self.sparse:
-            gradient = gradients[seat.index]
-            assert gradient is not None
-            rows, values = summed(gradient, seat.scratch)
+            rows, values = summed(seat.gradient(gradients), seat.scratch)
             if not len(rows):
                 seat.state["step"] += 1.0
                 continue
@@ -306,6 +337,24 @@ class Crew:
             return None
 
 
+class _Cut(Held):
+    """The parameters that are cut into blocks, whose views must be made anew when they are exchanged."""
+
+    def __init__(self, firsts: Sequence[Seat], seats: Sequence[Seat]) -> None:
+        cut = {seat.index: (seat, seat.whole) for seat in firsts if seat.whole is not None}
+        for seat, whole in cut.values():
+            whole["step"] = seat.state["step"]  # it may have moved to where it is read
+        super().__init__([seat.original for seat, _ in cut.values()], [whole for _, whole in cut.values()])
+        others = [seat for seat in seats if seat.index in cut and seat is not cut[seat.index][0]]
+        self.copies = [seat.state["step"] for seat in others]
+        self.counts = [cut[seat.index][1]["step"] for seat in others]
+
+    def count_alike(self) -> None:
+        """Let the blocks of a parameter agree with it, whatever its count was set to."""
+        if self.copies:
+            torch._foreach_copy_(self.copies, self.counts)
+
+
 def _make_native(program: Program, parameters: Sequence[Tensor], states: Sequence[dict[str, Tensor]]) -> Launch:
     return Launch(kernel(program, DTYPES[parameters[0].dtype]), parameters, states)
 
@@ -321,4 +370,4 @@ def _aligned(gradient: Tensor, parameter: Tensor) -> Tensor:
     return torch.empty_like(parameter).copy_(gradient)
 
 
-__all__ = ["EXECUTORS", "Crew", "Executor", "Seat", "choose"]
+__all__ = ["EXECUTORS", "Crew", "Executor", "Seat", "choose", "seats_of_blocks"]

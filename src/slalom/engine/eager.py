@@ -17,7 +17,7 @@ from torch import Tensor
 from slalom.algebra import OPS, Expr, State
 from slalom.engine.batch import LOSS, Numbers, SharedWrites
 from slalom.engine.program import Program
-from slalom.engine.storage import computed_dtype, matrix_shape, packed, unpacked
+from slalom.engine.storage import computed_dtype, matrix_shape, packed, seen, unpacked
 
 
 @dataclass
@@ -47,15 +47,9 @@ class Work:
 
 def _in_view(kept: Tensor, slot: State, parameter: Tensor) -> Tensor:
     """Return a state as formulas see it."""
-    rows, columns = matrix_shape(parameter, slot.view)
-    tensor = unpacked(kept, columns, computed_dtype(parameter)) if slot.format == "sign" else kept
-    if slot.per == "element":
-        return tensor.reshape(rows, columns)
-    if slot.per == "row":
-        return tensor.reshape(-1, 1)
-    if slot.per == "column":
-        return tensor.reshape(1, -1)
-    return tensor
+    shape = seen(slot, parameter)
+    tensor = unpacked(kept, shape[1], computed_dtype(parameter)) if slot.format == "sign" else kept
+    return tensor if slot.per in ("tensor", "group", "model") else tensor.reshape(shape)
 
 
 Step = tuple[int, Callable[..., Any], tuple[int, ...]]

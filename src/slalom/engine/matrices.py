@@ -15,14 +15,14 @@ from typing import Any, Final, Protocol
 import torch
 from torch import Tensor
 
-from slalom.algebra import REDUCTIONS, Expr, State
+from slalom.algebra import REDUCTIONS, Expr
 from slalom.engine.batch import Batch, Numbers, SharedWrites
 from slalom.engine.eager import Run, Tape, Work
 from slalom.engine.phases import Phase, Phases, cut, needs_phases
 from slalom.engine.plan import UnplannableError, array_name
 from slalom.engine.program import Program, walk
 from slalom.engine.staged import Held, planned
-from slalom.engine.storage import layout
+from slalom.engine.storage import layout, seen
 
 # Elements that a team may have in scratch: enough that torch's products are large, little beside a model.
 _MOST_ELEMENTS: Final = {"cpu": 1 << 23, "cuda": 1 << 25}
@@ -56,7 +56,7 @@ def phased(program: Program) -> Phases:
     for phase in found.phases:
         if phase.kind == "fused":
             planned(phase.program)
-        elif any(slot.view != "matrix" or slot.format != "float" for slot in phase.program.states.values()):
+        elif any(slot.view == "square" or slot.format != "float" for slot in phase.program.states.values()):
             raise UnplannableError("signs or square views stand between products of matrices")
         elif phase.program.crossings:
             raise UnplannableError(f"{phase.program.crossings[0].op} reduces products of matrices over several tensors")
@@ -354,18 +354,13 @@ class _Stack(Run):
             if slot.scope != "tensor":
                 registers[place] = self.team.scratch.get(key, self.work.state.get(key))
             elif key in self.team.scratch:
-                registers[place] = self.team.scratch[key][self.place].reshape(-1, *self._stack_shape(slot))
+                registers[place] = self.team.scratch[key][self.place].reshape(-1, *seen(slot, self.work.parameter))
             else:
                 stack = _stacked([self.team.states[member][key] for member in self.members])
-                registers[place] = stack.reshape(-1, *self._stack_shape(slot))
+                registers[place] = stack.reshape(-1, *seen(slot, self.work.parameter))
         for place in self.tape.moved:  # a state that moves as it is must not be overwritten where it was
             registers[place] = registers[place].clone() if isinstance(registers[place], Tensor) else registers[place]
         return registers
-
-    def _stack_shape(self, slot: State) -> tuple[int, ...]:
-        rows, columns = self.shape
-        plain = {"element": self.shape, "row": (rows, 1), "column": (1, columns)}
-        return plain.get(slot.per) or layout(slot, self.work.parameter) or (1, 1)
 
     def compute(self) -> list[Any]:
         """Return what the phase leaves, in the order of its writes."""

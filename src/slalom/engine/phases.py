@@ -8,18 +8,23 @@ were not overwritten yet or from new ones that were stored already.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from dataclasses import dataclass, field
-from typing import Final, Literal, TypeAlias, cast
+from typing import Final, Literal, TypeAlias, cast, get_args
 
-from slalom.algebra import ELEMENT, MATRIX, REDUCTIONS, SCALAR, Expr, State, Value
+from slalom.algebra import ELEMENT, MATRIX, REDUCTIONS, SCALAR, THIN, Expr, Extent, State, Value
 from slalom.algebra.expr import build
-from slalom.engine.plan import Operand, array_name, on_host
+from slalom.engine.plan import Operand, UnplannableError, array_name, on_host
 from slalom.engine.program import Program
 
 Kind: TypeAlias = Literal["fused", "matrix"]
 
-_PER: Final = {ELEMENT: "element", ("m", "1"): "row", ("1", "n"): "column", ("m", "m"): "left", ("n", "n"): "right"}
+# What can be kept between phases.
+_KINDS: Final = (
+    *(State(cast("Extent", per)) for per in get_args(Extent) if per not in ("group", "model")),
+    *(State(cast("Extent", per), view="tall") for per in ("row", *sorted(THIN))),
+)
 _CONDITIONS: Final = frozenset({"lt", "le", "gt", "ge", "and"})
 _FUSED_DIMS: Final = frozenset({ELEMENT, SCALAR, ("m", "1"), ("1", "n")})
 
@@ -243,4 +248,9 @@ class _Cut:
 def _declared(node: Expr) -> State:
     if "label" in node.attrs:
         return State(per=node.attrs["per"])
-    return State(per=_PER.get(node.dims, "tensor"))  # type: ignore[arg-type]
+    rank = next((int(side[1:]) for side in node.dims if side.startswith("r")), 0)
+    for kind in _KINDS:
+        slot = dataclasses.replace(kind, rank=rank)
+        if slot.dims == node.dims:
+            return slot
+    raise UnplannableError(f"a value of shape {node.dims} is needed on both sides of a product")

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, TypeAlias, get_args
 import torch
 from torch import Tensor
 
-from slalom.algebra import MATRIX, REDUCTIONS, Expr
+from slalom.algebra import MATRIX, REDUCTIONS, THIN, Expr
 from slalom.engine.batch import LOSS, Batch, Numbers, SharedWrites, run
 from slalom.engine.eager import EagerBatch, Work
 from slalom.engine.program import Program
@@ -116,7 +116,7 @@ def _vanishing(program: Program) -> set[int]:
     return zero
 
 
-_FACTORS: Final = ("left", "right", "left_rank", "right_rank")
+_FACTORS: Final = ("left", "right", *THIN)
 _KEEP_ZERO: Final = {
     "let", "neg", "abs", "sqrt", "tanh", "sign", "positive", "add", "sub", "maximum", "minimum",
     *REDUCTIONS,

@@ -14,34 +14,56 @@ from torch import Tensor
 
 from slalom.algebra import State
 from slalom.algebra.matrix import square_shape
+from slalom.engine.blocks import Blocks, pieces
 
 
 def matrix_shape(tensor: Tensor, view: str = "matrix") -> tuple[int, int]:
-    """Return the shape of the matrix view, in which a vector is one row, or of the most square one."""
+    """Return the shape of a view: a vector is one row of a matrix, "tall" has the longer side first."""
     if view == "square":
         return square_shape(tensor.numel())
     if tensor.ndim < 2:
-        return 1, tensor.numel()
-    rows = tensor.shape[0]
-    return rows, tensor.numel() // rows if rows else 0
+        shape = 1, tensor.numel()
+    else:
+        rows = tensor.shape[0]
+        shape = rows, tensor.numel() // rows if rows else 0
+    return (max(shape), min(shape)) if view == "tall" else shape
 
 
-def layout(slot: State, parameter: Tensor) -> tuple[int, ...]:
-    """Return the shape in which a state is kept."""
+def seen(slot: State, parameter: Tensor) -> tuple[int, int]:
+    """Return the shape in which formulas see a state."""
     rows, columns = matrix_shape(parameter, slot.view)
-    if slot.format == "sign":
-        return (rows, -(-columns // 8))
     rank = min(slot.rank, rows, columns)
-    shapes: dict[str, tuple[int, ...]] = {
-        "element": tuple(parameter.shape),
-        "row": (rows,),
-        "column": (columns,),
+    shapes = {
+        "element": (rows, columns),
+        "row": (rows, 1),
+        "column": (1, columns),
         "left": (rows, rows),
         "right": (columns, columns),
         "left_rank": (rows, rank),
         "right_rank": (columns, rank),
+        "rank": (1, rank),
     }
-    return shapes.get(slot.per, ())
+    return shapes.get(slot.per, (1, 1))
+
+
+def layout(slot: State, parameter: Tensor, blocks: Blocks | None = None) -> tuple[int, ...]:
+    """Return the shape in which a state is kept: for equal blocks one after the other, for unequal ones end to end."""
+    if blocks is not None and slot.scope == "tensor" and not _follows(slot):
+        each = [layout(slot, piece) for piece in pieces(parameter, blocks)]
+        return (len(each), *each[0]) if len(set(each)) == 1 else (sum(map(math.prod, each)),)
+    rows, columns = seen(slot, parameter)
+    if slot.format == "sign":
+        return (rows, -(-columns // 8))
+    shapes: dict[str, tuple[int, ...]] = {
+        "element": tuple(parameter.shape),
+        "row": (rows,),
+        "column": (columns,),
+        "rank": (columns,),
+        "tensor": (),
+        "group": (),
+        "model": (),
+    }
+    return shapes.get(slot.per, (rows, columns))
 
 
 def computed_dtype(parameter: Tensor) -> torch.dtype:
@@ -59,14 +81,39 @@ def kept_dtype(slot: State, parameter: Tensor) -> torch.dtype:
     return torch.uint8 if slot.format == "sign" else computed_dtype(parameter)
 
 
-def kept_bytes(slot: State, parameter: Tensor) -> int:
+def _follows(slot: State) -> bool:
+    """Whether a state has the shape of its parameter, and is cut like it."""
+    return slot.per == "element" and slot.format == "float"
+
+
+def shares(kept: Tensor, slot: State, parameter: Tensor, blocks: Blocks | None) -> list[Tensor]:
+    """Return each block's share of a state as a view; what tensors have in common is the same for all."""
+    if blocks is None:
+        return [kept]
+    own = pieces(parameter, blocks)
+    if slot.scope != "tensor":
+        return [kept] * len(own)
+    if _follows(slot):
+        return pieces(kept, blocks)
+    shapes = [layout(slot, piece) for piece in own]
+    parts = torch.split(kept.view(-1), [math.prod(shape) for shape in shapes])
+    return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
+
+
+def kept_bytes(slot: State, parameter: Tensor, blocks: Blocks | None = None) -> int:
     """Return how many bytes a state takes."""
-    return kept_dtype(slot, parameter).itemsize * math.prod(layout(slot, parameter))
+    return kept_dtype(slot, parameter).itemsize * math.prod(layout(slot, parameter, blocks))
 
 
-def fresh(slot: State, parameter: Tensor) -> Tensor:
-    """Return a state as it is before the first step."""
+def fresh(slot: State, parameter: Tensor, blocks: Blocks | None = None) -> Tensor:
+    """Return a state as it is before the first step; each block's as if it were a parameter of its own."""
     dtype = kept_dtype(slot, parameter)
+    if blocks is not None and slot.scope == "tensor":
+        shape = layout(slot, parameter, blocks)
+        whole = torch.empty_like(parameter, dtype=dtype) if _follows(slot) else parameter.new_empty(shape, dtype=dtype)
+        for share, piece in zip(shares(whole, slot, parameter, blocks), pieces(parameter, blocks), strict=True):
+            share.copy_(fresh(slot, piece))
+        return whole
     if slot.init == "parameter":
         return parameter.to(dtype, copy=True)
     if slot.init == "normal":

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from slalom.algebra import Expr, Value
-from slalom.engine import Program, Work, read
+from slalom.engine import Program, Work, pieces, read, shares
 from slalom.engine.program import Recorder, walk
 from slalom.engine.storage import matrix_shape
 from slalom.loading import STEP, real_view
@@ -32,6 +32,7 @@ from slalom.optimizer import Optimizer
 from slalom.parts import Memory, Signals
 from slalom.recipes import Recipe
 from slalom.recipes.blueprint import numbers
+from slalom.routing import blocks_of
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class SigmaWatch:
     def _program(self, group: Mapping[str, Any], parameter: Tensor) -> Program:
         known = self._optimizer._program(group, parameter)
         if id(known) not in self._programs:
-            ndim = min(real_view(parameter).ndim, 2)
+            ndim = min(pieces(real_view(parameter), blocks_of(group, parameter))[0].ndim, 2)
             self._programs[id(known)] = _of_state(self._optimizer._trace(group, ndim, _inverse_rate))
         return self._programs[id(known)]
 
@@ -92,10 +93,15 @@ class SigmaWatch:
         """Return 1 / eta of every coordinate, from the state as it is now."""
         whole, state = real_view(parameter.detach()), self._optimizer.state[parameter]
         dtype = torch.float64 if whole.dtype == torch.float64 else torch.float32
-        like = torch.empty(matrix_shape(whole), dtype=dtype, device=whole.device)
-        # the parameter and its gradient do not matter: the program reads state alone
-        work = Work(self._program(group, parameter), like, like, state, values, float(state[STEP]), 0.0, place)
-        return read(work)
+        program, blocks, t = self._program(group, parameter), blocks_of(group, parameter), float(state[STEP])
+        cut = {key: shares(state[key], slot, whole, blocks) for key, slot in program.states.items()}
+        rates = []
+        for at, piece in enumerate(pieces(whole, blocks)):
+            # the parameter and its gradient do not matter: the program reads state alone
+            like = torch.empty(matrix_shape(piece), dtype=dtype, device=whole.device)
+            mine = {key: views[at] for key, views in cut.items()}
+            rates.append(read(Work(program, like, like, mine, values, t, 0.0, place)).flatten())
+        return torch.cat(rates).reshape(matrix_shape(whole))
 
     def _look_before(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         self._before = {}

@@ -11,9 +11,9 @@ import re
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Protocol, TypeAlias, dataclass_transform
+from typing import Annotated, Any, ClassVar, Final, Protocol, TypeAlias, dataclass_transform
 
-from slalom.algebra import Expr, Hyper, State, Store, Value, where
+from slalom.algebra import THIN, Expr, Hyper, State, Store, Value, where
 from slalom.errors import unknown
 
 # --- hyper-parameters and their ranges -------------------------------------------------------------------
@@ -221,6 +221,20 @@ class Signals:
         """Edit the gradient: everything downstream that defaults to it follows."""
         return self.replace(grad=grad, direction=grad, energy=grad, trend=grad)
 
+    def through(self, change: Callable[[str, Value], Value]) -> Signals:
+        """Return gradient, direction, energy and trend as a linear map shows them.
+
+        Args:
+            change: the map; it is told the letter of the signal that it is given.
+        """
+        grad = change("g", self.grad)
+        # Where a signal is the gradient itself, it stays the gradient itself.
+        direction, energy, trend = (
+            grad if signal is self.grad else change(letter, signal)
+            for letter, signal in (("u", self.direction), ("e", self.energy), ("m", self.trend))
+        )
+        return self.replace(grad=grad, direction=direction, energy=energy, trend=trend)
+
     def quotient(self) -> Value:
         """Return the step so far, in units of the learning rate: direction over metric."""
         return self.divide.quotient(self.direction, self.metric)
@@ -272,12 +286,16 @@ class Memory:
         """Return a view that writes only where ``condition`` holds."""
         return Memory(self._store, self._part, self._prefix, condition)
 
+    def thin(self, rank: int) -> Memory:
+        """Return a view for what runs in a subspace of the shorter side: all that it keeps is as thin as that."""
+        return Memory(_Thin(self._store, rank), self._part, self._prefix, self._condition)
+
     def _slot(self, name: str) -> tuple[str, State]:
         slots = self._part.slots()
         if name not in slots:
             raise AttributeError(str(unknown("state", name, slots, owner=type(self._part).__name__)))
         slot = slots[name]
-        if slot.per in ("left_rank", "right_rank"):
+        if slot.per in THIN:
             slot = dataclasses.replace(slot, rank=self._part.rank)  # type: ignore[attr-defined]
         return f"{self._prefix}{self._part.part_name()}.{name}", slot
 
@@ -314,6 +332,35 @@ class _Afresh:
         """Set the value that the next step will find."""
         self.written.add(key)
         self.store.write(key, slot, value)
+
+
+class _Thin:
+    """A store for parts that see a tall matrix of few columns, as many as a subspace has directions."""
+
+    def __init__(self, store: Store, rank: int) -> None:
+        self.store, self.rank = store, rank
+
+    def read(self, key: str, slot: State) -> Value:
+        """Return the value as it is now."""
+        return self.store.read(key, self._kept(key, slot))
+
+    def write(self, key: str, slot: State, value: Value) -> None:
+        """Set the value that the next step will find."""
+        self.store.write(key, self._kept(key, slot), value)
+
+    def _kept(self, key: str, slot: State) -> State:
+        if slot.scope != "tensor" or slot.per == "tensor":
+            return slot
+        per = _IN_SUBSPACE.get(slot.per)
+        if per is None or slot.view != "matrix" or slot.format != "float" or isinstance(slot.init, str):
+            raise ValueError(
+                f"{key} is kept per {slot.per} in a way that has no meaning in a subspace: "
+                "give InSubspace a recipe with states per element, row or column."
+            )
+        return dataclasses.replace(slot, per=per, view="tall", rank=self.rank, torch=(), name=slot.name)
+
+
+_IN_SUBSPACE: Final[Mapping[str, Any]] = {"element": "left_rank", "row": "row", "column": "rank"}
 
 
 # --- parts -----------------------------------------------------------------------------------------------

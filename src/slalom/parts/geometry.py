@@ -62,7 +62,7 @@ class Steepest(Geometry):
 
     def apply(self, x: Signals, s: Memory) -> Signals:
         if self.norm.matrices:
-            _refuse_vectors(f"Steepest({type(self.norm).__name__}())", x)
+            refuse_vectors(f"Steepest({type(self.norm).__name__}())", x)
         x = x.divided()
         o = self.norm.oracle(x.direction, x)
         u = total(x.direction * o) * o if self.scaled else o
@@ -108,7 +108,7 @@ class Sinkhorn(Geometry):
     eps: Positive = 1e-12
 
     def apply(self, x: Signals, s: Memory) -> Signals:
-        _refuse_vectors("Sinkhorn()", x)
+        refuse_vectors("Sinkhorn()", x)
         x = x.divided()
         u = x.direction
         a: Value | float = 1.0
@@ -135,7 +135,7 @@ class Spectral(Geometry):
     iteration: Iteration = NewtonSchulz()
 
     def apply(self, x: Signals, s: Memory) -> Signals:
-        _refuse_vectors("Spectral()", x)
+        refuse_vectors("Spectral()", x)
         x = x.divided()
         u = self.iteration.polar(x.direction)
         if self.scaling == "original":
@@ -147,7 +147,8 @@ class Spectral(Geometry):
         return x.replace(direction=u, energy=u)
 
 
-def _refuse_vectors(who: str, x: Signals) -> None:
+def refuse_vectors(who: str, x: Signals) -> None:
+    """Raise `ValueError` for a parameter that is no matrix."""
     if x.ndim < 2:
         raise ValueError(
             f"{who} needs matrices, but this parameter has {x.ndim} dimensions: "
@@ -189,13 +190,7 @@ class Eigenbasis(Geometry):
         def rotate(a: Value) -> Value:
             return left.T @ a @ right
 
-        grad = let("g′", rotate(x.grad))
-        # Where a signal is the gradient itself, it stays the gradient itself.
-        direction, energy, trend = (
-            grad if signal is x.grad else let(f"{letter}′", rotate(signal))
-            for letter, signal in (("u", x.direction), ("e", x.energy), ("m", x.trend))
-        )
-        inside = x.replace(grad=grad, direction=direction, energy=energy, trend=trend)
+        inside = x.through(lambda letter, a: let(f"{letter}′", rotate(a)))
         u = left @ let("q", self.inner.direct(inside, s).quotient()) @ right.T
         s.L = lerp(s.L, x.grad @ x.grad.T, 1 - self.beta)
         s.R = lerp(s.R, x.grad.T @ x.grad, 1 - self.beta)
@@ -234,7 +229,7 @@ class LowRankPolar(Geometry):
     Q = State(per="right_rank", init="normal")
 
     def apply(self, x: Signals, s: Memory) -> Signals:
-        _refuse_vectors("LowRankPolar()", x)
+        refuse_vectors("LowRankPolar()", x)
         x = x.divided()
         grown = let("M", s.M + x.direction)
         p = let("P", orthonormal(grown @ s.Q))

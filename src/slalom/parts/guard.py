@@ -85,6 +85,44 @@ class FixedRms(Guard):
         return x.replace(direction=x.direction * (self.rms / where(now > 0, now, 1.0)))
 
 
+class GrowthLimit(Guard):
+    """No step much longer than the last one, tensor by tensor: Fira's limiter (Chen et al. 2024, arXiv:2410.01623).
+
+        u <- u / (max(|u| / (n + 1e-8), most) / most),   n <- |u|
+
+    The first step passes, and so does one after a step of length 0, which the authors' code never leaves again.
+
+    Args:
+        most: by what factor a step may be longer.
+    """
+
+    most: Positive = 1.01
+    n = State(per="tensor")
+
+    def apply(self, x: Signals, s: Memory) -> Signals:
+        length = norm(x.quotient())
+        excess = let("ℓ", where(s.n > 0, maximum(length / (s.n + 1e-8), self.most) / self.most, 1.0))
+        s.n = length / excess
+        return x.replace(direction=x.direction / excess)
+
+
+class LateCorrection(Guard):
+    """Adam's bias corrections, after all that sees the length of a step without them (APOLLO's code; `GrowthLimit`).
+
+        u <- u sqrt(1 - beta2^t) / (1 - beta1^t)
+
+    Args:
+        beta1: decay of a momentum that is not corrected itself.
+        beta2: decay of a second moment that is not.
+    """
+
+    beta1: Decay = 0.9
+    beta2: Decay = 0.999
+
+    def apply(self, x: Signals, s: Memory) -> Signals:
+        return x.replace(direction=x.direction * (sqrt(1 - self.beta2**x.t) / (1 - self.beta1**x.t)))
+
+
 class ClipRate(Guard):
     """StableAdamW: a shorter step where the gradient outgrows its metric (Wortsman et al. 2023, arXiv:2304.13013).
 

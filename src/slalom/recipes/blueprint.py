@@ -122,7 +122,7 @@ def numbers(group: Mapping[str, Any]) -> dict[tuple[str, int | None], Any]:
     found: dict[tuple[str, int | None], Any] = {}
     for name, value in group.items():
         entries = enumerate(value) if isinstance(value, (tuple, list)) else [(None, value)]
-        if name not in ("params", "param_names"):
+        if name not in ("params", "param_names", "blocks"):
             for place, entry in entries:
                 if isinstance(entry, (int, float, torch.Tensor)):
                     found[name, place] = entry.detach() if _waits(entry) else number(entry)

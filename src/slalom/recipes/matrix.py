@@ -49,7 +49,7 @@ def _iteration(polar: Polar, steps: int) -> NewtonSchulz | PolarExpress:
     return PolarExpress(steps) if polar == "polar-express" else NewtonSchulz(steps)
 
 
-def _hidden(matrices: Recipe, lr: float, betas: Betas, eps: float, weight_decay: float) -> ByRole:
+def with_adam(matrices: Recipe, lr: float, betas: Betas, eps: float, weight_decay: float) -> ByRole:
     """Matrices and kernels by one recipe, everything else by AdamW."""
     return ByRole(matrix=matrices, convolution=matrices, rest=adamw(lr, betas, eps, weight_decay))
 
@@ -84,7 +84,7 @@ def muon(
         regularize=decoupled(weight_decay),
         step=lr,
     )
-    return _hidden(hidden, adam_lr, adam_betas, adam_eps, weight_decay)
+    return with_adam(hidden, adam_lr, adam_betas, adam_eps, weight_decay)
 
 
 @recipe(
@@ -114,7 +114,7 @@ def muonclip(
         regularize=decoupled(weight_decay),
         step=lr,
     )
-    return _hidden(hidden, adam_lr, adam_betas, adam_eps, weight_decay)
+    return with_adam(hidden, adam_lr, adam_betas, adam_eps, weight_decay)
 
 
 @recipe(
@@ -149,7 +149,7 @@ def normuon(
         step=lr,
         order=SCALE_AFTER,
     )
-    return _hidden(hidden, adam_lr, adam_betas, adam_eps, weight_decay)
+    return with_adam(hidden, adam_lr, adam_betas, adam_eps, weight_decay)
 
 
 @recipe(
@@ -184,7 +184,7 @@ def adamuon(
         step=lr,
         order=SCALE_AFTER,
     )
-    return _hidden(hidden, adam_lr, adam_betas, adam_eps, weight_decay)
+    return with_adam(hidden, adam_lr, adam_betas, adam_eps, weight_decay)
 
 
 @recipe(
@@ -209,7 +209,7 @@ def dion(
     adam_eps: float = 1e-8,
 ) -> ByRole:
     hidden = Recipe(geometry=LowRankPolar(rank, momentum), regularize=decoupled(weight_decay), step=lr)
-    return _hidden(hidden, adam_lr, adam_betas, adam_eps, weight_decay)
+    return with_adam(hidden, adam_lr, adam_betas, adam_eps, weight_decay)
 
 
 @recipe(
@@ -276,7 +276,7 @@ def swan(
         regularize=decoupled(weight_decay),
         step=lr,
     )
-    return _hidden(hidden, adam_lr, adam_betas, adam_eps, weight_decay)
+    return with_adam(hidden, adam_lr, adam_betas, adam_eps, weight_decay)
 
 
 @recipe(
