@@ -18,18 +18,15 @@ FRAGILE = '''
 class Fragile(Line):
     """Kills the first worker that trains it."""
 
-    evaluations = 2
-
     def evaluate(self, model):
         mark = __file__ + ".killed"
-        if not os.path.exists(mark) and getattr(self, "steps_seen", 0) > 3:
+        # A trial evaluates before its first step; a measurement of what steps cost does not, and is to be spared.
+        if model.weight.grad is None:
+            model.in_trial = True
+        elif getattr(model, "in_trial", False) and not os.path.exists(mark):
             open(mark, "w").close()
             os.kill(os.getpid(), signal.SIGKILL)
         return super().evaluate(model)
-
-    def loss(self, model, batch):
-        self.steps_seen = getattr(self, "steps_seen", 0) + 1
-        return super().loss(model, batch)
 '''
 
 

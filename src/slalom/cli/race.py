@@ -45,7 +45,11 @@ def race(
         typer.Option("--workload", "-w", help="Race on this workload; repeat for more.", show_default="three"),
     ] = None,
     tier: Annotated[
-        str | None, typer.Option(help="Race on a set of workloads: smoke, default, laptop, held-out or ladder.")
+        str | None, typer.Option(help="Race on a set: smoke, default, laptop, held-out, ladder or gpu.")
+    ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option("--data", metavar="PATH", help="Race on data on disk: CIFAR-10, IDX or a text; see docs/race.md."),
     ] = None,
     held_out: Annotated[
         bool, typer.Option("--held-out", help="Also race on variants of the workloads; missing one loses its base.")
@@ -124,16 +128,18 @@ def race(
         sampler=sampler,
         points=str(points) if points else None,
         quick=quick,
+        data=tuple(data or ()),
     )
     # With --json the leaderboard alone is on stdout, so that it can be piped; a person still sees progress.
     status = Console(stderr=as_json)
     limits = Limits(timeout or TIMEOUT, 60 * stop_after if stop_after is not None else math.inf)
     called = Called(_command(), request.as_json())
-    workers, hire = _crew(workers, on)
+    plan = request.plan()
+    workers, hire = _crew(workers, on, gpu=any(entry.workload.device != "cpu" for entry in plan.entries))
     if dry_run:
-        _dry_run(request.plan(), out, workers, status, limits, hire)
+        _dry_run(plan, out, workers, status, limits, hire)
         return
-    results, report, end = _run(request.plan(), out, workers, status, limits, called, hire)
+    results, report, end = _run(plan, out, workers, status, limits, called, hire)
 
     from slalom.race.leaderboard import show
     from slalom.race.results import as_json as to_json
@@ -176,18 +182,19 @@ def say(console: Console, text: str) -> None:
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def _crew(workers: int | None, on: str | None) -> tuple[int, Callable[[int], Crew]]:
+def _crew(workers: int | None, on: str | None, *, gpu: bool) -> tuple[int, Callable[[int], Crew]]:
     """Return how many workers there may be, and who hires them."""
     from slalom.race.pool import Pool
 
     if on is None:
-        return workers or os.cpu_count() or 1, Pool
+        # Two trials on one GPU would time each other.
+        return workers or (1 if gpu else os.cpu_count() or 1), Pool
     if on != "ray" and not on.startswith("ray://"):
         raise UsageError(f'--on "{on}": give ray, for a cluster here, or ray://HOST:PORT.')
     from slalom.race.cluster import RayCrew
 
     # A cluster has as many as it has, and their number may grow.
-    return workers or sys.maxsize, partial(RayCrew, address=on)
+    return workers or sys.maxsize, partial(RayCrew, address=on, gpu=gpu)
 
 
 def _dry_run(

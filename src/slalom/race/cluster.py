@@ -82,24 +82,25 @@ class _Worker:
 
 
 class RayCrew:
-    """Workers on a Ray cluster, as many as it has cores.
+    """Workers on a Ray cluster, as many as it has cores, or GPUs where trials need one.
 
     A job is only given to a worker that has introduced itself, so that none waits for cores that never come.
     """
 
-    def __init__(self, limit: int, address: str = "ray") -> None:
+    def __init__(self, limit: int, address: str = "ray", *, gpu: bool = False) -> None:
         """Join a cluster.
 
         Args:
             limit: how many workers at most.
             address: "ray://host:port" for a cluster elsewhere; "ray" for the one that the environment variable
                 RAY_ADDRESS names, and if it names none for one that is started here and ends with the race.
+            gpu: whether a worker needs a GPU of its own beside its core.
         """
         try:
             import ray
         except ImportError:
             raise UsageError("--on ray needs ray, which is not installed: pip install 'slalom[ray]'.") from None
-        self._ray, self._limit = ray, limit
+        self._ray, self._limit, self._kind = ray, limit, "GPU" if gpu else "CPU"
         elsewhere = address if address.startswith("ray://") else os.environ.get("RAY_ADDRESS")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         common: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "configure_logging": False}
@@ -110,15 +111,15 @@ class RayCrew:
                 ray.init("local", num_cpus=min(limit, os.cpu_count() or 1), include_dashboard=False, **common)
         except Exception as error:
             raise UsageError(f'no Ray cluster answers at "{elsewhere or "this machine"}": {_first(error)}.') from None
-        self._hand = ray.remote(num_cpus=1, max_restarts=0, max_concurrency=2)(Hand)
+        self._hand = ray.remote(num_cpus=1, num_gpus=int(gpu), max_restarts=0, max_concurrency=2)(Hand)
         self._workers: list[_Worker] = []
         self._again: deque[Trial] = deque()
         self._lost: Counter[str] = Counter()
 
     @property
     def size(self) -> int:
-        """How many cores the cluster has now, up to the limit."""
-        return max(1, min(self._limit, int(self._ray.cluster_resources().get("CPU", 1))))
+        """How many cores or GPUs the cluster has now, up to the limit."""
+        return max(1, min(self._limit, int(self._ray.cluster_resources().get(self._kind, 1))))
 
     def __enter__(self) -> Self:
         return self

@@ -67,6 +67,9 @@ class Meter:
         try:
             with self.timing("train"):
                 yield
+                if torch.cuda.is_initialized():
+                    # A GPU is behind with the last step; its time is training's.
+                    torch.cuda.synchronize()
         finally:
             self._cpu += time.process_time() - entered
 

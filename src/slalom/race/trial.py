@@ -59,8 +59,9 @@ class Trial:
         return Record(self.workload, self.contestant.label, self.settings, self.index, self.seed, outcome)
 
 
-# What is only used to judge a finished run: a target that is calibrated anew costs no training.
-JUDGED = frozenset({"title", "target", "reference", "base", "tier", "size"})
+# What is only used to judge a finished run: a target that is calibrated anew costs no training. Nor do data that were
+# moved, which are told by their digest.
+JUDGED = frozenset({"title", "target", "reference", "base", "tier", "size", "path"})
 
 
 def key(workload: Workload[Any], source: str, contestant: Contestant, settings: Settings, seed: int, steps: int) -> str:
@@ -187,5 +188,7 @@ def environment() -> dict[str, str | int]:
         "system": f"{platform.system()} {platform.machine()}",
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count() or 1,
+        # Tells machines apart without telling their names.
+        "machine": hashlib.sha256(platform.node().encode()).hexdigest()[:8],
         "code": code_hash()[:16],
     }
