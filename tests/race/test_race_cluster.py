@@ -39,7 +39,9 @@ def race(*words, cwd):
 
 def rows(folder):
     with sqlite3.connect(folder / "race-results" / "race.db") as database:
-        return database.execute("select workload, status, attempts, outcome from trials order by key").fetchall()
+        return database.execute(
+            "select workload, status, attempts, outcome from trials order by workload, study"
+        ).fetchall()
 
 
 def test_a_race_on_ray_equals_one_in_processes_and_survives_a_lost_worker(toys, tmp_path):
@@ -70,5 +72,5 @@ def test_a_race_on_ray_equals_one_in_processes_and_survives_a_lost_worker(toys, 
 def test_a_trial_that_always_kills_its_worker_is_a_crash(toys, tmp_path):
     words = (toys, "-c", "torch.optim.SGD:lr=0.1", "-w", "dies", "-w", "line", "--seeds", 1)
     _, said = race(*words, "--on", "ray", "--workers", 1, cwd=tmp_path)
-    assert {row[0]: row[1] for row in rows(tmp_path)} == {"dies": "crashed", "line": "finished"}
+    assert {row[0]: row[1] for row in rows(tmp_path)} == {"dies": "crashed", "line": "finished"}, said
     assert re.search("3 workers were lost in it", said)

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 import slalom
+from slalom.race.adapt import Script
 from slalom.race.contestant import Contestant, Settings
 from slalom.race.records import Outcome, Record, Status
 from slalom.race.training import Diverged, Meter, TooLong, Training
@@ -95,6 +96,7 @@ def code_hash() -> str:
     for path in sorted(package.rglob("*.py")):
         relative = path.relative_to(package)
         if relative.parts[0] not in {"cli", "race"} or relative.parts[1:] in {
+            ("adapt.py",),
             ("training.py",),
             ("trial.py",),
             ("workload.py",),
@@ -122,11 +124,14 @@ def run(trial: Trial, workload: Workload[Any], progress: Callable[[int], None], 
     except TooLong:
         status, reason = "timeout", f"stopped after {timeout:g} s"
     except Exception as error:
-        status, reason = "crashed", _line(error, trial.file)
+        status, reason = "crashed", _line(error, str(workload.path) if isinstance(workload, Script) else trial.file)
     return _outcome(meter, status, reason)
 
 
 def _train(trial: Trial, workload: Workload[Any], meter: Meter, progress: Callable[[int], None]) -> None:
+    if isinstance(workload, Script):
+        workload.train(trial.contestant, trial.settings, trial.seed, trial.steps, meter, progress)
+        return
     with meter.timing("setup"):
         training = Training(workload, trial.contestant, trial.settings, trial.seed, trial.steps)
 
