@@ -7,7 +7,9 @@ import math
 import os
 import shlex
 import sys
+from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from slalom.race.plan import Plan
     from slalom.race.results import Results
     from slalom.race.runner import Called, Limits
+    from slalom.race.work import Crew
 
 
 def race(
@@ -42,7 +45,11 @@ def race(
         typer.Option("--workload", "-w", help="Race on this workload; repeat for more.", show_default="three"),
     ] = None,
     tier: Annotated[
-        str | None, typer.Option(help="Race on a set of workloads: smoke, default, laptop, held-out or ladder.")
+        str | None, typer.Option(help="Race on a set: smoke, default, laptop, held-out, ladder or gpu.")
+    ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option("--data", metavar="PATH", help="Race on data on disk: CIFAR-10, IDX or a text; see docs/race.md."),
     ] = None,
     held_out: Annotated[
         bool, typer.Option("--held-out", help="Also race on variants of the workloads; missing one loses its base.")
@@ -72,6 +79,15 @@ def race(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes, one thread each.", show_default="one per core")
     ] = None,
+    on: Annotated[
+        str | None,
+        typer.Option(
+            help="Where to train: ray, or ray://HOST:PORT; see docs/cluster.md.", show_default="processes here"
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Time steps, say what would be trained and how long it takes, and stop.")
+    ] = False,
     timeout: Annotated[
         float | None, typer.Option(min=0.01, help="Seconds after which a trial is stopped.", show_default="1800")
     ] = None,
@@ -112,12 +128,18 @@ def race(
         sampler=sampler,
         points=str(points) if points else None,
         quick=quick,
+        data=tuple(data or ()),
     )
     # With --json the leaderboard alone is on stdout, so that it can be piped; a person still sees progress.
     status = Console(stderr=as_json)
     limits = Limits(timeout or TIMEOUT, 60 * stop_after if stop_after is not None else math.inf)
     called = Called(_command(), request.as_json())
-    results, report, end = _run(request.plan(), out, workers or os.cpu_count() or 1, status, limits, called)
+    plan = request.plan()
+    workers, hire = _crew(workers, on, gpu=any(entry.workload.device != "cpu" for entry in plan.entries))
+    if dry_run:
+        _dry_run(plan, out, workers, status, limits, hire)
+        return
+    results, report, end = _run(plan, out, workers, status, limits, called, hire)
 
     from slalom.race.leaderboard import show
     from slalom.race.results import as_json as to_json
@@ -147,13 +169,62 @@ def needs_extra() -> None:
         raise UsageError(f"racing needs {error.name}, which is not installed: pip install 'slalom[race]'.") from None
 
 
+def other_code(trials: int) -> str:
+    """Say what became of trials that were trained before slalom's own source changed."""
+    return (
+        f"{trials} recorded trials were trained by another state of slalom's code and are kept but not used: "
+        "a changed line of code may change a result, so after an edit or an upgrade everything is trained again."
+    )
+
+
 def say(console: Console, text: str) -> None:
     """Print one line, exactly as it is."""
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
+def _crew(workers: int | None, on: str | None, *, gpu: bool) -> tuple[int, Callable[[int], Crew]]:
+    """Return how many workers there may be, and who hires them."""
+    from slalom.race.pool import Pool
+
+    if on is None:
+        # Two trials on one GPU would time each other.
+        return workers or (1 if gpu else os.cpu_count() or 1), Pool
+    if on != "ray" and not on.startswith("ray://"):
+        raise UsageError(f'--on "{on}": give ray, for a cluster here, or ray://HOST:PORT.')
+    from slalom.race.cluster import RayCrew
+
+    # A cluster has as many as it has, and their number may grow.
+    return workers or sys.maxsize, partial(RayCrew, address=on, gpu=gpu)
+
+
+def _dry_run(
+    plan: Plan, out: Path, workers: int, console: Console, limits: Limits, hire: Callable[[int], Crew]
+) -> None:
+    """Say how long it would take and what takes the time. Nothing is trained; what steps cost is kept in the folder."""
+    from slalom.race.runner import predict
+    from slalom.race.screen import about, foresee
+    from slalom.race.store import Store, prepare
+
+    prepare(out)
+    say(console, "Timing a few steps of everybody on each workload.")
+    with closing(Store(out)) as store:
+        trials, forecast = predict(plan, store, workers, limits, hire)
+    if forecast is None:
+        say(console, f"All {len(plan.trials)} trials are recorded already; nothing to train.")
+        return
+    foresee(trials, forecast, console)
+    left = forecast.rest(trials)
+    say(console, f"{len(trials)} trials by {forecast.workers} workers take about {about(left)}.")
+
+
 def _run(
-    plan: Plan, out: Path, workers: int, console: Console, limits: Limits, called: Called
+    plan: Plan,
+    out: Path,
+    workers: int,
+    console: Console,
+    limits: Limits,
+    called: Called,
+    hire: Callable[[int], Crew],
 ) -> tuple[Results, Path, Literal["complete", "stopped", "interrupted"]]:
     """Train what is missing and write the report, also after Ctrl-C."""
     from slalom.race.report import write
@@ -166,11 +237,11 @@ def _run(
     with closing(Store(out)) as store:
         foreign = store.foreign()
         if foreign:
-            say(console, f"{foreign} recorded trials belong to other code and are left alone, not used.")
+            say(console, other_code(foreign))
         end: Literal["complete", "stopped", "interrupted"]
         try:
             with watch(console) as watcher:
-                end = "complete" if run(plan, store, workers, watcher, limits, called) else "stopped"
+                end = "complete" if run(plan, store, workers, watcher, limits, called, hire) else "stopped"
         except KeyboardInterrupt:
             end = "interrupted"
         results = load(plan, store)

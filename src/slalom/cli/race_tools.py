@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from slalom.cli.race import needs_extra, say
+from slalom.cli.race import needs_extra, other_code, say
 from slalom.errors import UsageError
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def status(
     took = duration((run.ended or 0.0) - run.started)
     say(console, f"{said} and took {took}." if run.ended else f"{said}; it has not ended.")
     if foreign:
-        say(console, f"{foreign} recorded trials belong to other code and are left alone, not used.")
+        say(console, other_code(foreign))
 
 
 def report(out: Out = HERE) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from slalom.errors import UsageError, unknown
 from slalom.race.workload import Workload
-from slalom.race.workloads import DEFAULT, TIERS, built_in
+from slalom.race.workloads import DEFAULT, TIERS, built_in, local
 from slalom.race.workloads import names as of_tier
 from slalom.userfiles import blame, defines_methods, digest, import_file
 
@@ -25,7 +25,7 @@ class Entry:
 
     Attributes:
         workload: the workload itself.
-        file: the person's file, or None for a built-in workload.
+        file: the person's file or data, or None for a built-in workload.
         source: digest of the source file, under which results are filed.
     """
 
@@ -35,23 +35,34 @@ class Entry:
 
 
 def choose(
-    files: Iterable[str], names: Iterable[str], tier: str | None = None, *, held_out: bool = False
+    files: Iterable[str],
+    names: Iterable[str],
+    tier: str | None = None,
+    *,
+    held_out: bool = False,
+    data: Iterable[str] = (),
 ) -> tuple[Entry, ...]:
     """Return the workloads to race on.
 
-    Names choose among the built-in workloads and those of the files, and a tier stands for the names in it. Without
-    either, files stand for all that they define, and without files the three of the default tier run. With `held_out`
-    the variants of all these run too.
+    Names choose among the built-in workloads and those of the files and data, and a tier stands for the names in it.
+    Without either, files and data stand for all that they define, and without these the three of the default tier run.
+    With `held_out` the variants of all these run too.
     """
-    own = [entry for file in dict.fromkeys(files) for entry in from_file(file)]
+    on_data = [entry for path in dict.fromkeys(data) for entry in from_data(path)]
+    own = [*(entry for file in dict.fromkeys(files) for entry in from_file(file)), *on_data]
     known = {entry.workload.name: entry for entry in all_built_in()}
     for entry in own:
         if entry.workload.name in known:
-            raise UsageError(f'{entry.file}: there is already a workload "{entry.workload.name}"; set another name.')
+            raise UsageError(
+                f'{entry.file}: there is already a workload "{entry.workload.name}"; give it another name.'
+            )
         known[entry.workload.name] = entry
     if tier is not None and tier not in TIERS:
         raise unknown("tier", tier, TIERS)
-    named = (*names, *(of_tier(tier) if tier else ()))
+    if tier == "gpu" and not on_data:
+        raise UsageError("--tier gpu races on data of yours: --data names a CIFAR-10 or IDX folder or a text file.")
+    gpu = [entry.workload.name for entry in on_data if tier == "gpu"]
+    named = (*names, *(of_tier(tier) if tier else ()), *gpu)
     chosen = tuple(dict.fromkeys(named)) or tuple(entry.workload.name for entry in own) or tuple(DEFAULT)
     for name in chosen:
         if name not in known:
@@ -85,7 +96,14 @@ def load(name: str, file: str | None) -> Workload[Any]:
     """Load one workload by name; a worker does this once, so its data are read once."""
     if file is None:
         return built_in()[name]
-    return next(entry.workload for entry in from_file(file) if entry.workload.name == name)
+    found = from_file(file) if file.endswith(".py") else from_data(file)
+    return next(entry.workload for entry in found if entry.workload.name == name)
+
+
+def from_data(path: str) -> tuple[Entry, ...]:
+    """Return the workloads on a data set on disk; the path takes the place of a source file."""
+    full = Path(path).expanduser().resolve()
+    return tuple(Entry(workload, str(full), _source(type(workload).__module__)) for workload in local.from_path(full))
 
 
 def from_file(file: str) -> tuple[Entry, ...]:

@@ -6,18 +6,17 @@ import math
 import multiprocessing
 import os
 import signal
-import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING
 
 from slalom.race.records import Outcome
+from slalom.race.work import TICK, Advanced, Event, Finished, Job, Measure, Measured, Started, Ticked, overdue, stuck
 
 if TYPE_CHECKING:
-    from slalom.race.contestant import Contestant
     from slalom.race.trial import Trial
 
 
@@ -26,75 +25,6 @@ class _Done:
 
 
 DONE = _Done()
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What one step and one evaluation take when nothing else of ours runs.
-
-    Attributes:
-        step_ms: CPU milliseconds of a step; the median of a few.
-        step: wall seconds of a step.
-        evaluation: wall seconds of an evaluation.
-    """
-
-    step_ms: float
-    step: float
-    evaluation: float
-
-
-@dataclass(frozen=True)
-class Measure:
-    """A job: find out what a contestant's training step and an evaluation of a workload cost."""
-
-    workload: str
-    file: str | None
-    contestant: Contestant
-
-
-@dataclass(frozen=True)
-class Started:
-    """A worker has taken a job."""
-
-    worker: int
-    job: Trial | Measure
-
-
-@dataclass(frozen=True)
-class Advanced:
-    """A worker has trained up to a step of its trial."""
-
-    worker: int
-    job: Trial | Measure
-    step: int
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A trial has an outcome."""
-
-    worker: int
-    job: Trial
-    outcome: Outcome
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What a step and an evaluation cost; None if they cannot be run."""
-
-    worker: int
-    job: Measure
-    cost: Cost | None
-
-
-@dataclass(frozen=True)
-class Ticked:
-    """A little time has passed."""
-
-
-Event = Started | Advanced | Finished | Measured | Ticked
-# How often the main process looks up from waiting, in seconds.
-TICK = 0.5
 
 
 @dataclass
@@ -122,6 +52,11 @@ class Pool:
         self._context = multiprocessing.get_context("spawn")
         self._workers = [self._hire() for _ in range(size)]
 
+    @property
+    def size(self) -> int:
+        """How many processes there are."""
+        return len(self._workers)
+
     def __enter__(self) -> Pool:
         return self
 
@@ -134,19 +69,12 @@ class Pool:
 
     def run(
         self,
-        jobs: Iterable[Trial | Measure | None],
+        jobs: Iterable[Job],
         *,
         at_once: int | None = None,
         timeout: float = math.inf,
     ) -> Iterator[Event]:
-        """Do the jobs, first come first served, and yield what happens as it happens.
-
-        Args:
-            jobs: what to do; None means that there may be more later. They are asked for one by one, when a worker
-                is free.
-            at_once: how many run at the same time; by default as many as there are workers.
-            timeout: wall seconds for a trial. A worker stops by itself after a step; one that is stuck is killed.
-        """
+        """Do the jobs; see `Crew`."""
         source = iter(jobs)
         more = True
         while True:
@@ -174,14 +102,13 @@ class Pool:
     def _overdue(self, timeout: float) -> Iterator[Event]:
         """Kill workers that should have stopped by themselves."""
         for index, worker in enumerate(self._workers):
-            late = time.monotonic() - worker.since > 1.1 * timeout + 2
-            if late and worker.alive and worker.job is not None and not isinstance(worker.job, Measure):
+            late = worker.alive and overdue(worker.since, timeout)
+            if late and worker.job is not None and not isinstance(worker.job, Measure):
                 worker.process.kill()
                 worker.process.join()
                 worker.connection.close()
                 self._workers[index] = self._hire()
-                reason = f"killed after {timeout:g} s: a step or an evaluation did not come to its end"
-                yield Finished(index, worker.job, Outcome("timeout", 0, reason, seconds=timeout))
+                yield Finished(index, worker.job, stuck(timeout))
 
     def _hear(self, index: int) -> Iterator[Event]:
         worker = self._workers[index]
@@ -237,66 +164,14 @@ def _work(connection: Connection) -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     import torch
 
-    from slalom.race.files import load
-    from slalom.race.trial import run
+    # Before the first word to the main process: importing is not a trial's time.
+    import slalom.race.files
+    import slalom.race.trial  # noqa: F401
+    from slalom.race.work import do
 
     torch.set_num_threads(1)
     with suppress(EOFError, BrokenPipeError):
         connection.send(0)
         while True:
             job, timeout = connection.recv()
-            if isinstance(job, Measure):
-                connection.send(_measure(job))
-            else:
-                connection.send(run(job, load(job.workload, job.file), connection.send, timeout))
-
-
-def _measure(job: Measure, seconds: float = 0.2) -> Cost | None:
-    """Time a few steps; what is broken is left for its trials to report."""
-    import torch
-
-    from slalom.race.files import load
-
-    try:
-        workload = load(job.workload, job.file)
-        torch.manual_seed(0)
-        model = workload.model()
-        optimizer = job.contestant.build(model, job.contestant.plain())
-        batches = iter(workload.batches(torch.Generator().manual_seed(0)))
-        batch = next(batches)
-
-        def closure() -> float:
-            optimizer.zero_grad()
-            with torch.enable_grad():
-                loss = workload.loss(model, batch)
-                loss.backward()  # type: ignore[no-untyped-call]
-            return loss.item()
-
-        def step() -> None:
-            nonlocal batch
-            batch = next(batches)
-            optimizer.step(closure)
-
-        def evaluate() -> None:
-            with torch.no_grad():
-                workload.evaluate(model)
-
-        cpu, wall = _time(step, seconds)
-        return Cost(1e3 * cpu, wall, _time(evaluate, seconds / 4)[1])
-    except Exception:
-        return None
-
-
-def _time(action: Callable[[], None], seconds: float) -> tuple[float, float]:
-    """Return the CPU and the wall seconds of one call, medians; the first ones, which warm up, are not counted."""
-    for _ in range(2):
-        action()
-    cpu: list[float] = []
-    wall: list[float] = []
-    end = time.perf_counter() + seconds
-    while not wall or (time.perf_counter() < end and len(wall) < 200):
-        before, before_cpu = time.perf_counter(), time.process_time()
-        action()
-        cpu.append(time.process_time() - before_cpu)
-        wall.append(time.perf_counter() - before)
-    return statistics.median(cpu), statistics.median(wall)
+            connection.send(do(job, connection.send, timeout))

@@ -29,6 +29,7 @@ class Request:
         sampler: how points are drawn.
         points: a file with fixed points.
         quick: one learning rate, one seed.
+        data: folders and files with data, for the GPU tier.
     """
 
     entrants: tuple[str, ...] = ()
@@ -42,6 +43,7 @@ class Request:
     sampler: str = "halton"
     points: str | None = None
     quick: bool = False
+    data: tuple[str, ...] = ()
 
     def plan(self) -> Plan:
         """Return the race."""
@@ -55,17 +57,18 @@ class Request:
             lrs=parse_lrs(self.lrs) if self.lrs is not None else (),
             quick=self.quick,
         )
-        entries = choose(files, self.workloads, self.tier, held_out=self.held_out)
+        entries = choose(files, self.workloads, self.tier, held_out=self.held_out, data=self.data)
         return plan(entries, enter(recipes or DEFAULT, files), self.seeds, rules)
 
     def as_json(self) -> dict[str, Any]:
         """Return plain data; files by their full path, so that they are found from anywhere."""
         entrants = [str(Path(word).resolve()) if word.endswith((".py", ".toml")) else word for word in self.entrants]
         points = str(Path(self.points).resolve()) if self.points else None
-        return asdict(replace(self, entrants=tuple(entrants), points=points))
+        data = tuple(str(Path(path).expanduser().resolve()) for path in self.data)
+        return asdict(replace(self, entrants=tuple(entrants), points=points, data=data))
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> Request:
         """Read what `as_json` wrote."""
-        lists = {name: tuple(plain[name]) for name in ("entrants", "workloads")}
+        lists = {name: tuple(plain[name]) for name in ("entrants", "workloads", "data") if name in plain}
         return cls(**{**plain, **lists})

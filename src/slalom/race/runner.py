@@ -5,18 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import statistics
 import time
-from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import astuple, dataclass, field
 from typing import Any, Protocol
 
 from slalom.race.contestant import Contestant
+from slalom.race.forecast import Estimate, Forecast
 from slalom.race.plan import Plan
-from slalom.race.pool import Cost, Event, Finished, Measure, Measured, Pool, Ticked
+from slalom.race.pool import Pool
 from slalom.race.records import Outcome
 from slalom.race.store import LEASE, Store
 from slalom.race.trial import Trial
+from slalom.race.work import Cost, Crew, Event, Finished, Measure, Measured, Ticked
 
 # A trial that takes longer is stopped, unless somebody says otherwise: a hung one would stop the race.
 TIMEOUT = 1800.0
@@ -28,10 +31,10 @@ class Watcher(Protocol):
     def measuring(self) -> None:
         """Be told that the workers are starting and steps are being timed."""
 
-    def begin(self, trials: int, known: int, seconds: float) -> None:
+    def begin(self, trials: int, known: int, left: Estimate) -> None:
         """Be told how many trials there are, how many of them are known already, and how long the rest will take."""
 
-    def saw(self, event: Event, seconds: float) -> None:
+    def saw(self, event: Event, left: Estimate) -> None:
         """Be told what happened, and how long the rest will take now."""
 
     def elsewhere(self) -> None:
@@ -64,40 +67,6 @@ class Called:
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Forecast:
-    """How long trials take: first by measured steps, then by the trials that have been seen."""
-
-    def __init__(self, plan: Plan, costs: Mapping[tuple[str, str], Cost], workers: int) -> None:
-        self._workers = workers
-        self._costs = costs
-        self._evaluations = {
-            entry.workload.name: (entry.workload.evaluations, entry.workload.steps) for entry in plan.entries
-        }
-        # Seconds per step of trials that were seen.
-        self._seen: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
-
-    def learn(self, trial: Trial, outcome: Outcome) -> None:
-        """Take a finished trial into account; one that ended early says nothing."""
-        if outcome.status == "finished":
-            self._seen[trial.workload, trial.contestant.label].append(outcome.seconds / trial.steps)
-
-    def trial(self, trial: Trial) -> float:
-        """Return the seconds that one trial should take."""
-        who = (trial.workload, trial.contestant.label)
-        if self._seen[who]:
-            return trial.steps * sum(self._seen[who]) / len(self._seen[who])
-        cost = self._costs.get(who)
-        if cost is None:
-            return 0.0
-        evaluations, steps = self._evaluations[trial.workload]
-        return cost.step * trial.steps + cost.evaluation * (evaluations * trial.steps / steps + 1)
-
-    def rest(self, trials: Iterable[Trial]) -> float:
-        """Return the seconds until these are done, all workers working."""
-        seconds = [self.trial(trial) for trial in trials]
-        return max([sum(seconds) / self._workers, *seconds])
-
-
 def run(
     plan: Plan,
     store: Store,
@@ -105,32 +74,39 @@ def run(
     watcher: Watcher,
     limits: Limits | None = None,
     called: Called | None = None,
+    hire: Callable[[int], Crew] = Pool,
 ) -> bool:
     """Train what is missing; return whether everything is done.
 
     A crashed trial is tried again, because memory that was short may not be so any more, and so is one that was
     stopped after less time than it is given now. Trials that another process is at work on are left to it.
+
+    Args:
+        plan: the race.
+        store: what is known of it already, and where outcomes go, as they come.
+        workers: how many trials run at once, at most.
+        watcher: is told what happens.
+        limits: when to stop.
+        called: how the race was called, to be kept with its results.
+        hire: makes the crew, of so many workers or fewer; processes on this machine unless something else is said.
     """
     limits, called = limits or Limits(), called or Called()
-    known = store.outcomes(trial.key for trial in plan.trials)
-    attempts = store.attempts()
-    again = {key: attempts[key] for key, outcome in known.items() if _deserves_another(outcome, limits.timeout)}
-    missing = {trial.key: trial for trial in plan.trials if trial.key not in known or trial.key in again}
+    missing, again = _missing(plan, store, limits)
     total = len({trial.key for trial in plan.trials})
     if not missing:
-        watcher.begin(total, total, 0.0)
+        watcher.begin(total, total, Estimate(0.0, 0.0, 0.0))
         return True
     workers = min(workers, len(missing))
     began, trained, number = time.monotonic(), 0, 0
     watcher.measuring()
     try:
-        with Pool(workers) as pool:
-            forecast = Forecast(plan, measure(pool, store, missing.values()), workers)
+        with hire(workers) as crew:
+            forecast = survey(plan, crew, store, missing.values())
             # The longest first, so that no worker is left alone with a long trial at the end. Among equals study by
             # study, so that a race that is interrupted has compared all contestants on those that it got to.
             queue = sorted(missing.values(), key=lambda trial: (-forecast.trial(trial), trial.seed))
-            predicted = forecast.rest(queue) + time.monotonic() - began
-            number = store.begin(called.command, called.arguments, workers, len(missing), predicted)
+            predicted = forecast.rest(queue).seconds + time.monotonic() - began
+            number = store.begin(called.command, called.arguments, crew.size, len(missing), predicted)
             watcher.begin(total, total - len(missing), forecast.rest(queue))
 
             def elsewhere(trial: Trial) -> None:
@@ -138,10 +114,11 @@ def run(
                 watcher.elsewhere()
 
             renewed = time.monotonic()
-            for event in pool.run(_claimed(queue, store, again, elsewhere), timeout=limits.timeout):
+            for event in crew.run(_claimed(queue, store, again, elsewhere), timeout=limits.timeout):
                 if isinstance(event, Finished):
                     store.record(event.job, event.outcome)
                     forecast.learn(event.job, event.outcome)
+                    forecast.workers = crew.size
                     del missing[event.job.key]
                     trained += 1
                 if time.monotonic() - renewed > LEASE / 4:
@@ -156,6 +133,28 @@ def run(
         if number:
             store.end(number, trained)
     return True
+
+
+def predict(
+    plan: Plan, store: Store, workers: int, limits: Limits | None = None, hire: Callable[[int], Crew] = Pool
+) -> tuple[list[Trial], Forecast | None]:
+    """Return the trials that a race would train and how long they take, after timing steps and training nothing.
+
+    Without any the forecast is None.
+    """
+    missing, _ = _missing(plan, store, limits or Limits())
+    if not missing:
+        return [], None
+    with hire(min(workers, len(missing))) as crew:
+        return list(missing.values()), survey(plan, crew, store, missing.values())
+
+
+def _missing(plan: Plan, store: Store, limits: Limits) -> tuple[dict[str, Trial], dict[str, int]]:
+    """Return the trials to train, by key, and of those among them that are tried again how often they were."""
+    known = store.outcomes(trial.key for trial in plan.trials)
+    attempts = store.attempts()
+    again = {key: attempts[key] for key, outcome in known.items() if _deserves_another(outcome, limits.timeout)}
+    return {trial.key: trial for trial in plan.trials if trial.key not in known or trial.key in again}, again
 
 
 def _deserves_another(outcome: Outcome, timeout: float) -> bool:
@@ -183,7 +182,23 @@ def _claimed(
                 yield None
 
 
-def measure(pool: Pool, store: Store, trials: Iterable[Trial]) -> dict[tuple[str, str], Cost]:
+def survey(plan: Plan, crew: Crew, store: Store, trials: Collection[Trial]) -> Forecast:
+    """Time steps, and find out how much slower they are when all workers train at once."""
+    costs = measure(crew, store, trials)
+    crowding = 1.0
+    if crew.size > 1 and costs:
+        # What moves the most memory suffers most from company and takes most of the time: the longest steps are tried.
+        who = max(costs, key=lambda pair: costs[pair].step)
+        trial = next(trial for trial in trials if (trial.workload, trial.contestant.label) == who)
+        jobs = [Measure(trial.workload, trial.file, trial.contestant)] * crew.size
+        together = [event.cost.step for event in crew.run(jobs) if isinstance(event, Measured) and event.cost]
+        alone = [event.cost.step for event in crew.run(jobs[:1]) if isinstance(event, Measured) and event.cost]
+        if together and alone:
+            crowding = max(1.0, statistics.median(together) / alone[0])
+    return Forecast(plan, costs, crew.size, crowding)
+
+
+def measure(crew: Crew, store: Store, trials: Iterable[Trial]) -> dict[tuple[str, str], Cost]:
     """Return what steps cost, one at a time so that nothing of ours disturbs them; what is known is not timed again."""
     kept = store.costs()
     jobs = {
@@ -196,7 +211,7 @@ def measure(pool: Pool, store: Store, trials: Iterable[Trial]) -> dict[tuple[str
         who: Cost(*kept[who][1]) for who, identity in identities.items() if who in kept and kept[who][0] == identity
     }
     todo = [job for who, job in jobs.items() if who not in costs]
-    for event in pool.run(todo, at_once=1):
+    for event in crew.run(todo, at_once=1):
         if isinstance(event, Measured) and event.cost is not None:
             who = (event.job.workload, event.job.contestant.label)
             costs[who] = event.cost

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.text import Text
 
-from slalom.race.pool import Advanced, Event, Finished, Measure, Started, Ticked
+from slalom.race.forecast import Estimate, Forecast
 from slalom.race.records import Outcome
 from slalom.race.trial import Trial
+from slalom.race.work import Advanced, Event, Finished, Measure, Started, Ticked
 
 
 def duration(seconds: float) -> str:
@@ -20,6 +23,29 @@ def duration(seconds: float) -> str:
     if seconds < 5400:
         return f"{seconds / 60:.1f} min"
     return f"{seconds / 3600:.1f} h"
+
+
+def about(time: Estimate) -> str:
+    """Write an estimate with its range, the unit once if it is the same."""
+    middle, low, high = (duration(seconds) for seconds in (time.seconds, time.low, time.high))
+    unit = middle.partition(" ")[2]
+    low = low.removesuffix(f" {unit}") if high.endswith(f" {unit}") else low
+    return f"{middle} ({low} to {high})"
+
+
+def foresee(trials: Sequence[Trial], forecast: Forecast, console: Console) -> None:
+    """Print how long each contestant would train on each workload, one worker working."""
+    seconds: dict[str, dict[str, float]] = {}
+    for trial in trials:
+        row = seconds.setdefault(trial.workload, {})
+        row[trial.contestant.label] = row.get(trial.contestant.label, 0.0) + forecast.trial(trial)
+    labels = list(dict.fromkeys(trial.contestant.label for trial in trials))
+    width = max(len(label) for label in [*labels, *seconds])
+    for workload, row in seconds.items():
+        console.print(Text(f"{workload:<{width}}  {duration(sum(row.values())):>9}", style="bold"))
+        for label in labels:
+            if label in row:
+                console.print(Text(f"  {label:<{width}}{duration(row[label]):>9}", style="dim"))
 
 
 def describe(trial: Trial) -> str:
@@ -62,25 +88,25 @@ class Lines:
         """Say why nothing is training yet."""
         self.say("Starting the workers and timing a few steps of everybody on each workload.")
 
-    def begin(self, trials: int, known: int, seconds: float) -> None:
+    def begin(self, trials: int, known: int, left: Estimate) -> None:
         """Say how long it will take."""
         self.total, self.done = trials, known
         recorded = f"{known} of {trials} trials are recorded already" if known else f"{trials} trials"
         if known == trials:
             self.say(f"All {trials} trials are recorded already; nothing to train.")
         else:
-            self.say(f"{recorded}; about {duration(seconds)} to go. Ctrl-C keeps what is done.")
+            self.say(f"{recorded}; about {about(left)} to go. Ctrl-C keeps what is done.")
 
     def elsewhere(self) -> None:
         """Count a trial that another process has trained."""
         self.done += 1
 
-    def saw(self, event: Event, seconds: float) -> None:
+    def saw(self, event: Event, left: Estimate) -> None:
         """Report finished trials."""
         if isinstance(event, Finished):
             self.done += 1
-            left = f"about {duration(seconds)} left" if self.done < self.total else "done"
-            self.say(f"[{self.done}/{self.total}] {describe(event.job)}  {verdict(event.outcome)}  ({left})")
+            rest = f"about {duration(left.seconds)} left" if self.done < self.total else "done"
+            self.say(f"[{self.done}/{self.total}] {describe(event.job)}  {verdict(event.outcome)}  ({rest})")
 
 
 class Bars(Lines):
@@ -107,12 +133,12 @@ class Bars(Lines):
         """Take the bars away."""
         self.progress.stop()
 
-    def begin(self, trials: int, known: int, seconds: float) -> None:
+    def begin(self, trials: int, known: int, left: Estimate) -> None:
         """Show the bar of the race."""
-        super().begin(trials, known, seconds)
+        super().begin(trials, known, left)
         self.race = self.progress.add_task(f"{known}/{trials} trials", total=trials, completed=known, note="")
 
-    def saw(self, event: Event, seconds: float) -> None:
+    def saw(self, event: Event, left: Estimate) -> None:
         """Move the bars."""
         if isinstance(event, Ticked) or isinstance(event.job, Measure):
             return
@@ -129,7 +155,7 @@ class Bars(Lines):
                 self.say(f"{describe(event.job)}  {verdict(event.outcome)}")
             self.progress.update(self.race, completed=self.done, description=f"{self.done}/{self.total} trials")
         if self.race is not None:
-            self.progress.update(self.race, note=f"about {duration(seconds)} left")
+            self.progress.update(self.race, note=f"about {about(left)} left")
 
 
 def watch(console: Console) -> Lines:

@@ -10,22 +10,20 @@ import platform
 import statistics
 import time
 import traceback
-from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 import slalom
-from slalom.race.calibration import kernel
+from slalom.race.adapt import Script
 from slalom.race.contestant import Contestant, Settings
-from slalom.race.records import Curve, Outcome, Record, Status
-from slalom.race.workload import Workload, reseed, stream
+from slalom.race.records import Outcome, Record, Status
+from slalom.race.training import Diverged, Meter, TooLong, Training
+from slalom.race.workload import Workload
 
 
 @dataclass(frozen=True)
@@ -62,8 +60,9 @@ class Trial:
         return Record(self.workload, self.contestant.label, self.settings, self.index, self.seed, outcome)
 
 
-# What is only used to judge a finished run: a target that is calibrated anew costs no training.
-JUDGED = frozenset({"title", "target", "reference", "base", "tier", "size"})
+# What is only used to judge a finished run: a target that is calibrated anew costs no training. Nor do data that were
+# moved, which are told by their digest.
+JUDGED = frozenset({"title", "target", "reference", "base", "tier", "size", "path"})
 
 
 def key(workload: Workload[Any], source: str, contestant: Contestant, settings: Settings, seed: int, steps: int) -> str:
@@ -97,19 +96,13 @@ def code_hash() -> str:
     for path in sorted(package.rglob("*.py")):
         relative = path.relative_to(package)
         if relative.parts[0] not in {"cli", "race"} or relative.parts[1:] in {
+            ("adapt.py",),
+            ("training.py",),
             ("trial.py",),
             ("workload.py",),
         }:
             digest.update(relative.as_posix().encode() + path.read_bytes())
     return digest.hexdigest()
-
-
-class Diverged(Exception):  # noqa: N818  an event of training, not an error of anybody's
-    """A loss was not finite."""
-
-
-class TooLong(Exception):  # noqa: N818
-    """The time for the trial is over."""
 
 
 def run(trial: Trial, workload: Workload[Any], progress: Callable[[int], None], timeout: float = math.inf) -> Outcome:
@@ -131,170 +124,46 @@ def run(trial: Trial, workload: Workload[Any], progress: Callable[[int], None], 
     except TooLong:
         status, reason = "timeout", f"stopped after {timeout:g} s"
     except Exception as error:
-        status, reason = "crashed", _line(error, trial.file)
-    return meter.outcome(status, reason)
-
-
-class Meter:
-    """What is measured while a trial runs. Its clocks run during training only."""
-
-    def __init__(self, timeout: float = math.inf) -> None:
-        self.started = time.perf_counter()
-        self.deadline = self.started + timeout
-        self.parts = {"setup": 0.0, "train": 0.0, "evaluate": 0.0, "calibrate": 0.0}
-        self.calibration: list[float] = []
-        self.calibrate()
-        self.steps: list[int] = []
-        self.train: list[float] = []
-        self.metrics: defaultdict[str, list[float]] = defaultdict(list)
-        self.cpu: list[float] = []
-        self.wall: list[float] = []
-        self.losses: list[float] = []
-        self.step_seconds: list[float] = []
-        self.optimizer_seconds: list[float] = []
-        self.done = 0
-        self._cpu = self._wall = 0.0
-
-    @contextmanager
-    def timing(self, part: str) -> Iterator[None]:
-        """Add what happens inside to a part of the trial's time."""
-        entered = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.parts[part] += time.perf_counter() - entered
-
-    def calibrate(self) -> None:
-        """Time the fixed work, so that it can be seen whether the machine was disturbed."""
-        with self.timing("calibrate"):
-            self.calibration.append(kernel())
-
-    def step(self, loss: float, optimizer: float, cpu: float, wall: float) -> None:
-        """Count one training step."""
-        self.done += 1
-        self.losses.append(loss)
-        self.optimizer_seconds.append(optimizer)
-        self.step_seconds.append(cpu)
-        self._cpu += cpu
-        self._wall += wall
-        self.parts["train"] += wall
-        if time.perf_counter() > self.deadline:
-            raise TooLong
-
-    def evaluation(self, metrics: dict[str, float]) -> None:
-        """Add a point to the curve."""
-        self.steps.append(self.done)
-        self.train.append(statistics.fmean(self.losses) if self.losses else math.nan)
-        self.losses.clear()
-        for name, value in metrics.items():
-            self.metrics[name].append(value)
-        self.cpu.append(self._cpu)
-        self.wall.append(self._wall)
-
-    def outcome(self, status: Status, reason: str) -> Outcome:
-        """Close the books."""
-        self.calibrate()
-        metrics = {name: tuple(values) for name, values in self.metrics.items()}
-        curve = Curve(tuple(self.steps), tuple(self.train), metrics, tuple(self.cpu), tuple(self.wall))
-        return Outcome(
-            status=status,
-            stopped=self.done,
-            reason=reason,
-            curve=curve,
-            step_ms=1e3 * statistics.median(self.step_seconds) if self.step_seconds else math.nan,
-            optimizer_ms=1e3 * statistics.median(self.optimizer_seconds) if self.step_seconds else math.nan,
-            seconds=time.perf_counter() - self.started,
-            parts=dict(self.parts),
-            calibration=tuple(self.calibration),
-            environment=environment(),
-        )
+        status, reason = "crashed", _line(error, str(workload.path) if isinstance(workload, Script) else trial.file)
+    return _outcome(meter, status, reason)
 
 
 def _train(trial: Trial, workload: Workload[Any], meter: Meter, progress: Callable[[int], None]) -> None:
+    if isinstance(workload, Script):
+        workload.train(trial.contestant, trial.settings, trial.seed, trial.steps, meter, progress)
+        return
     with meter.timing("setup"):
-        reseed(workload.name, trial.seed, "model")
-        model = workload.model()
-        optimizer = trial.contestant.build(model, trial.settings)
-        # Again, because some optimizers draw numbers when they are built and dropout must not notice.
-        reseed(workload.name, trial.seed, "train")
-        batches = _endless(workload, stream(workload.name, trial.seed, "batches"))
-    # Somebody's optimizer may have no learning rate; it has nothing that a schedule could move.
-    rates = [group.get("lr") for group in optimizer.param_groups]
-    evaluations = set(cadence(workload, trial.steps))
+        training = Training(workload, trial.contestant, trial.settings, trial.seed, trial.steps)
 
     def evaluate() -> None:
         with meter.timing("evaluate"):
-            metrics = _evaluate(workload, model, optimizer)
+            metrics = training.evaluate()
         meter.evaluation(metrics)
 
     evaluate()
-    model.train()
-    for step in range(1, trial.steps + 1):
-        factor = workload.schedule((step - 1) / trial.steps)
-        for group, rate in zip(optimizer.param_groups, rates, strict=True):
-            if rate is not None:
-                group["lr"] = rate * factor
-        _step(step, workload, model, optimizer, batches, meter)
-        if step in evaluations:
-            evaluate()
-            progress(step)
+    for last in cadence(workload, trial.steps):
+        with meter.training():
+            for step in range(meter.done + 1, last + 1):
+                training.step(step, meter)
+        evaluate()
+        progress(last)
 
 
-def _step(
-    step: int,
-    workload: Workload[Any],
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    batches: Iterator[Any],
-    meter: Meter,
-) -> None:
-    wall, cpu = time.perf_counter(), time.process_time()
-    batch = next(batches)
-    losses: list[float] = []
-    outside = 0.0
-
-    # A closure, because some methods ask for the loss or for the gradient more than once in a step.
-    def closure() -> float:
-        nonlocal outside
-        entered = time.process_time()
-        optimizer.zero_grad(set_to_none=True)
-        with torch.enable_grad():
-            loss = workload.loss(model, batch)
-            loss.backward()  # type: ignore[no-untyped-call]
-        losses.append(loss.item())
-        if not math.isfinite(losses[-1]):
-            raise Diverged(f"training loss {losses[-1]} at step {step}")
-        outside += time.process_time() - entered
-        return losses[-1]
-
-    called = time.process_time()
-    optimizer.step(closure)
-    left = time.process_time()
-    meter.step(losses[0], left - called - outside, left - cpu, time.perf_counter() - wall)
-
-
-def _evaluate(workload: Workload[Any], model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, float]:
-    """Evaluate at the point the method hands back, leaving the model and the random state as they were."""
-    averaged: Callable[[], AbstractContextManager[object]] = getattr(optimizer, "averaged", nullcontext)
-    model.eval()
-    with torch.no_grad(), torch.random.fork_rng(devices=[]), averaged():
-        metrics = {name: float(value) for name, value in workload.evaluate(model).items()}
-    model.train()
-    if "loss" not in metrics:
-        raise ValueError('evaluate() must return a dictionary that contains "loss"')
-    if not math.isfinite(metrics["loss"]):
-        raise Diverged(f"validation loss {metrics['loss']}")
-    return metrics
-
-
-def _endless(workload: Workload[Any], generator: torch.Generator) -> Iterator[Any]:
-    while True:
-        empty = True
-        for batch in workload.batches(generator):
-            empty = False
-            yield batch
-        if empty:
-            raise ValueError("batches() ended without a batch")
+def _outcome(meter: Meter, status: Status, reason: str) -> Outcome:
+    """Close the books."""
+    meter.calibrate()
+    return Outcome(
+        status=status,
+        stopped=meter.done,
+        reason=reason,
+        curve=meter.curve,
+        step_ms=1e3 * statistics.median(meter.step_seconds) if meter.step_seconds else math.nan,
+        optimizer_ms=1e3 * statistics.median(meter.optimizer_seconds) if meter.step_seconds else math.nan,
+        seconds=time.perf_counter() - meter.started,
+        parts=dict(meter.parts),
+        calibration=tuple(meter.calibration),
+        environment=environment(),
+    )
 
 
 def checkpoints(steps: int, evaluations: int) -> list[int]:
@@ -324,5 +193,7 @@ def environment() -> dict[str, str | int]:
         "system": f"{platform.system()} {platform.machine()}",
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count() or 1,
+        # Tells machines apart without telling their names.
+        "machine": hashlib.sha256(platform.node().encode()).hexdigest()[:8],
         "code": code_hash()[:16],
     }

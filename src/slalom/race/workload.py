@@ -14,7 +14,7 @@ from torch import Tensor, nn, random
 
 Batch = TypeVar("Batch")
 W = TypeVar("W", bound="Workload[Any]")
-Tier = Literal["laptop", "ladder"]
+Tier = Literal["laptop", "ladder", "gpu"]
 
 
 class Workload(ABC, Generic[Batch]):
@@ -62,8 +62,10 @@ class Workload(ABC, Generic[Batch]):
         target: the validation loss that defines "time to target", or None.
         reference: the steps that a tuned AdamW takes to the target, or None; see `slalom.race.targets`.
         base: the workload of which this is a held-out variant, or None.
-        tier: "ladder" for the sizes of one model, which no race takes in by default; else "laptop".
+        tier: "ladder" for the sizes of one model and "gpu" for what wants one, which no race takes in by default; else
+            "laptop".
         size: parameters of the model, where a series of sizes is raced; else None.
+        device: where ``model`` and ``batches`` put what they return; not "cpu" if one trial at a time fills it.
     """
 
     name: str = ""
@@ -76,6 +78,7 @@ class Workload(ABC, Generic[Batch]):
     base: str | None = None
     tier: Tier = "laptop"
     size: int | None = None
+    device: str = "cpu"
 
     def __init_subclass__(cls) -> None:
         """Derive the name and the title that a subclass does not state."""

@@ -19,7 +19,7 @@ from slalom.race.workloads.tables import Cancer, Diabetes, Wine
 AnyWorkload = Workload[Any]
 SMOKE = ("quadratic", "wine", "digits_mlp")
 DEFAULT = ("digits_mlp", "digits_cnn", "charlm")
-TIERS = ("smoke", "default", "laptop", "held-out", "ladder")
+TIERS = ("smoke", "default", "laptop", "held-out", "ladder", "gpu")
 
 
 @lru_cache(maxsize=1)
@@ -73,14 +73,15 @@ def names(tier: str) -> list[str]:
 
     Args:
         tier: "smoke" takes seconds; "default" is the race without arguments; "laptop" is every base workload,
-            "held-out" these and their variants; "ladder" is the character GPT at four sizes.
+            "held-out" these and their variants; "ladder" is the character GPT at four sizes. "gpu" has none of these:
+            it is what `local.from_path` finds in a person's own data.
     """
     workloads: Iterable[AnyWorkload] = built_in().values()
     if tier == "smoke":
         return list(SMOKE)
     if tier == "default":
         return list(DEFAULT)
-    if tier == "ladder":
-        return [workload.name for workload in workloads if workload.tier == "ladder"]
+    if tier in ("ladder", "gpu"):
+        return [workload.name for workload in workloads if workload.tier == tier]
     laptop = [workload for workload in workloads if workload.tier == "laptop"]
     return [workload.name for workload in laptop if tier == "held-out" or workload.base is None]

@@ -15,7 +15,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from slalom.race.workload import Workload, variant
-from slalom.race.workloads.nets import Block, Norm, narrow
+from slalom.race.workloads.nets import Gpt, Norm
 from slalom.race.workloads.schedules import warmup_cosine
 
 CHARACTERS = 1_000_000
@@ -64,29 +64,6 @@ def text() -> Text:
     cut = block * 9 // 10
     digest = hashlib.sha256(source.encode()).hexdigest()
     return Text(blocks[:, :cut].flatten(), blocks[:, cut:].flatten(), digest)
-
-
-class Gpt(nn.Module):
-    """A decoder-only transformer with learned positions."""
-
-    def __init__(
-        self, symbols: int, width: int, layers: int, heads: int, norm: Norm = "pre", activation: str = "gelu",
-        scale: float = 1.0,
-    ) -> None:  # fmt: skip
-        super().__init__()
-        self.embedding = nn.Embedding(symbols, width)
-        self.position = nn.Embedding(CONTEXT, width)
-        self.blocks = nn.Sequential(*(Block(width, heads, norm, activation) for _ in range(layers)))
-        self.norm = nn.LayerNorm(width)
-        self.head = nn.Linear(width, symbols, bias=False)
-        narrow(self, layers, scale, width)
-
-    def forward(self, symbols: Tensor) -> Tensor:
-        """Return the logits of each next symbol."""
-        positions = torch.arange(symbols.shape[1], device=symbols.device)
-        x = self.embedding(symbols) + self.position(positions)
-        logits: Tensor = self.head(self.norm(self.blocks(x)))
-        return logits
 
 
 class Lstm(nn.Module):
@@ -159,7 +136,7 @@ class CharLm(Characters):
 
     def model(self) -> nn.Module:
         """Return a GPT; of about 0.1 million parameters, unless it is a variant."""
-        return Gpt(OTHER + 1, self.width, self.layers, self.heads, self.norm, self.activation, self.init)
+        return Gpt(OTHER + 1, CONTEXT, self.width, self.layers, self.heads, self.norm, self.activation, self.init)
 
 
 class CharLstm(Characters):

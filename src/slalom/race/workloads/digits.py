@@ -12,7 +12,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from slalom.race.workload import Workload
-from slalom.race.workloads.nets import ACTIVATIONS, Block, Norm, narrow, perceptron
+from slalom.race.workloads.nets import ACTIVATIONS, Norm, Vit, perceptron
 from slalom.race.workloads.schedules import warmup_cosine
 
 BATCH = 64
@@ -115,26 +115,6 @@ class DigitsCnn(Digits):
         return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
 
 
-class Vit(nn.Module):
-    """A transformer over patches of 2 x 2 pixels, read by a class token."""
-
-    def __init__(self, width: int, layers: int, norm: Norm, activation: str) -> None:
-        super().__init__()
-        self.patches = nn.Linear(4, width)
-        self.position = nn.Parameter(0.02 * torch.randn(17, width))
-        self.token = nn.Parameter(torch.zeros(1, 1, width))
-        self.blocks = nn.Sequential(*(Block(width, 4, norm, activation, causal=False) for _ in range(layers)))
-        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, 10)
-        narrow(self, layers, 1.0, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the logits of the classes."""
-        patches = self.patches(functional.unfold(x, 2, stride=2).transpose(1, 2))
-        tokens = torch.cat([self.token.expand(len(x), -1, -1), patches], 1) + self.position
-        logits: Tensor = self.head(self.norm(self.blocks(tokens)[:, 0]))
-        return logits
-
-
 class DigitsVit(Digits):
     """Handwritten digits, two-layer vision transformer."""
 
@@ -146,4 +126,4 @@ class DigitsVit(Digits):
 
     def model(self) -> nn.Module:
         """Return a transformer over 16 patches."""
-        return Vit(self.width, self.layers, self.norm, self.activation)
+        return Vit(self.width, self.layers, 4, self.norm, self.activation, channels=1, side=8, patch=2)
