@@ -36,7 +36,7 @@ from slalom.parts.factored import (
     ModelOriented,
 )
 from slalom.parts.form import FTRL, Greedy
-from slalom.parts.geometry import Eigenbasis, Kronecker, LowRankPolar, Sign, Sinkhorn, Spectral, Steepest, UnitLength
+from slalom.parts.geometry import LowRankPolar, Sign, Sinkhorn, Spectral, Steepest, UnitLength
 from slalom.parts.gradient import (
     L2,
     AdaptiveClip,
@@ -67,6 +67,7 @@ from slalom.parts.guard import (
     Tangent,
     TrustRatio,
 )
+from slalom.parts.kronecker import Eigenbasis, Kronecker
 from slalom.parts.momentum import (
     AdaptiveMemory,
     AdaptiveMetricMemory,
