@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias, cast, get_args
 
 from slalom.algebra import ELEMENT, MATRIX, REDUCTIONS, SCALAR, THIN, Expr, Extent, State, Value
-from slalom.algebra.expr import build
+from slalom.algebra.expr import block_of, build
 from slalom.engine.plan import Operand, UnplannableError, array_name, on_host
 from slalom.engine.program import Program
 
@@ -248,9 +248,10 @@ class _Cut:
 def _declared(node: Expr) -> State:
     if "label" in node.attrs:
         return State(per=node.attrs["per"])
-    rank = next((int(side[1:]) for side in node.dims if side.startswith("r")), 0)
+    dims, block = block_of(node.dims)
+    rank = next((int(side[1:]) for side in dims if side.startswith("r")), 0)
     for kind in _KINDS:
         slot = dataclasses.replace(kind, rank=rank)
-        if slot.dims == node.dims:
-            return slot
+        if slot.dims == dims:
+            return dataclasses.replace(slot, block=block)
     raise UnplannableError(f"a value of shape {node.dims} is needed on both sides of a product")

@@ -67,7 +67,7 @@ from slalom.parts.guard import (
     Tangent,
     TrustRatio,
 )
-from slalom.parts.kronecker import Eigenbasis, Kronecker
+from slalom.parts.kronecker import Eigenbasis, KLEigenbasis, Kronecker
 from slalom.parts.momentum import (
     AdaptiveMemory,
     AdaptiveMetricMemory,
@@ -110,6 +110,7 @@ from slalom.parts.regularize import (
     ProximalL2,
     StableDecay,
 )
+from slalom.parts.roots import ByEigenvalues, CoupledNewton, InverseRoot
 from slalom.parts.scale import (
     Accumulated,
     Belief,
@@ -160,6 +161,7 @@ __all__ = [
     "Bare",
     "Belief",
     "BlockMoment",
+    "ByEigenvalues",
     "Cautious",
     "CautiousDecay",
     "CenteredMoment",
@@ -174,6 +176,7 @@ __all__ = [
     "Confidence",
     "Constant",
     "Constrained",
+    "CoupledNewton",
     "Cover",
     "DAdaptation",
     "DAdaptationSGD",
@@ -218,7 +221,9 @@ __all__ = [
     "Inner",
     "Inside",
     "Interpolated",
+    "InverseRoot",
     "Iteration",
+    "KLEigenbasis",
     "KeepLength",
     "Kronecker",
     "LargestColumn",

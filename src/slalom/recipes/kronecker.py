@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from slalom.parts import (
+    ByEigenvalues,
+    CoupledNewton,
     Delayed,
     Early,
     Eigenbasis,
@@ -11,12 +15,19 @@ from slalom.parts import (
     Graft,
     HeavyBall,
     Hold,
+    InverseRoot,
     Kronecker,
     SecondMoment,
 )
 from slalom.recipes.common import Betas, decoupled
 from slalom.recipes.recipe import Recipe
 from slalom.recipes.registry import recipe
+
+Roots = Literal["eigh", "newton"]
+
+
+def _roots(name: Roots) -> InverseRoot:
+    return CoupledNewton() if name == "newton" else ByEigenvalues()
 
 
 @recipe(
@@ -41,20 +52,20 @@ def shampoo(
     )
 
 
-def _grafted(kronecker: Kronecker, adam: SecondMoment) -> Graft:
-    """A Kronecker direction with the length of Adam's step."""
-    return Graft(Recipe(geometry=kronecker), Recipe(scale=adam))
+def _grafted(kronecker: Kronecker, beta: float, eps: float, *, block: int = 0) -> Graft:
+    """A Kronecker direction with the length of Adam's step, which goes alone before the first roots."""
+    return Graft(Recipe(geometry=kronecker), Recipe(scale=SecondMoment(beta, eps)), block, kronecker.start)
 
 
 @recipe(
     "distributed-shampoo",
     class_name="DistributedShampoo",
-    title="Shampoo with Adam's step lengths, winner of AlgoPerf 2024",
+    title="Shampoo in blocks with Adam's step lengths, winner of AlgoPerf 2024",
     family="matrix",
     year=2023,
-    source="Shi et al. 2023, arXiv:2309.06497; settings near the AlgoPerf v0.5 winner's (no blocks, no merged sides)",
-    use="matrices of up to a few thousand a side, where steps are dear",
-    avoid="memory is short: two square factors and two roots per matrix beside Adam's states",
+    source="Shi et al. 2023, arXiv:2309.06497 (the entry to AlgoPerf v0.5: algoperf-shampoo)",
+    use="matrices where steps are dear: sides of more than `block` cost no more than in proportion",
+    avoid="memory is short: two square factors and two roots per block beside Adam's states",
     lrs=(3e-4, 1e-3, 3e-3),
 )
 def distributed_shampoo(
@@ -63,11 +74,18 @@ def distributed_shampoo(
     eps: float = 1e-8,
     weight_decay: float = 1e-2,
     frequency: int = 10,
+    block: int = 1024,
+    start: int = 1,
+    nesterov: bool = False,
     adam_eps: float = 1e-8,
+    roots: Roots = "eigh",
 ) -> Recipe:
+    kronecker = Kronecker(
+        betas[1], eps=eps, frequency=frequency, block=block, start=start, vectors=True, inverse=_roots(roots)
+    )
     return Recipe(
-        momentum=Ema(betas[0]),
-        geometry=_grafted(Kronecker(betas[1], eps=eps, frequency=frequency), SecondMoment(betas[1], adam_eps)),
+        momentum=Ema(betas[0], nesterov=nesterov),
+        geometry=_grafted(kronecker, betas[1], adam_eps, block=block),
         regularize=decoupled(weight_decay),
         step=lr,
     )
@@ -90,13 +108,13 @@ def caspr(
     eps: float = 1e-8,
     weight_decay: float = 1e-2,
     frequency: int = 10,
+    block: int = 0,
     adam_eps: float = 1e-8,
 ) -> Recipe:
+    kronecker = Kronecker(betas[1], eps=eps, frequency=frequency, combine="sum", block=block)
     return Recipe(
         momentum=Ema(betas[0]),
-        geometry=_grafted(
-            Kronecker(betas[1], eps=eps, frequency=frequency, combine="sum"), SecondMoment(betas[1], adam_eps)
-        ),
+        geometry=_grafted(kronecker, betas[1], adam_eps),
         regularize=decoupled(weight_decay),
         step=lr,
     )
@@ -115,14 +133,15 @@ def caspr(
 )
 def soap(
     lr: float = 3e-3,
-    betas: tuple[float, float] = (0.95, 0.95),
+    betas: Betas = (0.95, 0.95),
     eps: float = 1e-8,
     weight_decay: float = 1e-2,
     frequency: int = 10,
+    block: int = 0,
 ) -> Recipe:
+    adam = Recipe(momentum=Delayed(Ema(betas[0])), scale=Delayed(SecondMoment(betas[1], Early(eps))))
     return Recipe(
-        momentum=Delayed(Ema(betas[0])),
-        geometry=Eigenbasis(Recipe(scale=Delayed(SecondMoment(betas[1], Early(eps)))), betas[1], frequency),
+        geometry=Eigenbasis(adam, betas[1], frequency, block),
         regularize=decoupled(weight_decay),
         step=Hold(Fixed(lr)),
     )
