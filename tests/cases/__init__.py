@@ -7,6 +7,7 @@ file per family, as in recipes/.
 from __future__ import annotations
 
 from cases import (
+    algoperf,
     averaging,
     classic,
     decays,
@@ -24,6 +25,7 @@ from cases import (
 from cases.tools import Case, Golden, Oracle, gradient, start
 
 _FAMILIES = (
+    algoperf,
     averaging,
     classic,
     decays,

@@ -19,6 +19,8 @@ _LinAlgError = torch.linalg.LinAlgError  # type: ignore[attr-defined]
 
 # Rows from which halving pays: a smaller product takes as long as the copies.
 _HALVED: Final = 256
+# How far from the identity, entry by entry, an iteration may end that counts as a root.
+_NEAR: Final = 0.1
 
 
 def gram(x: Tensor) -> Tensor:
@@ -60,17 +62,20 @@ def eigenvectors(x: Tensor) -> Tensor:
     So what pads a block stays apart, and so does an unused row of an embedding.
     """
     jitter = 1e-30 * torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
-    _, vectors = decomposed(torch.linalg.eigh, _apart(x) + jitter)
-    return vectors.flip(-1)
+    untouched = x.diagonal(dim1=-2, dim2=-1) == 0
+    _, vectors = decomposed(torch.linalg.eigh, _apart(x, untouched) + jitter)
+    places = untouched.to(torch.uint8).argsort(dim=-1, stable=True)  # the untouched last
+    units = torch.nn.functional.one_hot(places, x.shape[-1]).mT.to(x.dtype)
+    last = untouched.gather(-1, places).unsqueeze(-2)
+    return torch.where(last | untouched.unsqueeze(-1), units * last, vectors.flip(-1))
 
 
-def _apart(x: Tensor) -> Tensor:
+def _apart(x: Tensor, untouched: Tensor) -> Tensor:
     """Give untouched coordinates eigenvalues of their own, below all others."""
-    diagonal = x.diagonal(dim1=-2, dim2=-1)
-    size = diagonal.sum(dim=-1, keepdim=True)
+    size = x.diagonal(dim1=-2, dim2=-1).sum(dim=-1, keepdim=True)
     size = torch.where(size > 0, size, 1.0)
     below = -size * (1 + torch.arange(x.shape[-1], dtype=x.dtype, device=x.device) / x.shape[-1])
-    return x + torch.where(diagonal == 0, below, 0.0).diag_embed()
+    return x + torch.where(untouched, below, 0.0).diag_embed()
 
 
 def orthonormal(x: Tensor) -> Tensor:
@@ -85,11 +90,15 @@ def refreshed_eigenvectors(x: Tensor, basis: Tensor) -> Tensor:
     QR favours the first columns, so they go into it sorted by their Rayleigh quotients, largest first, and come back
     to their places.
     """
-    power = _apart(x) @ basis
+    lonely = (basis != 0).sum(dim=-1) == 1
+    untouched = (x.diagonal(dim1=-2, dim2=-1) == 0) & lonely
+    power = _apart(x, untouched) @ basis
     order = (power * basis).sum(dim=-2).argsort(dim=-1, descending=True, stable=True)
     places = order.unsqueeze(-2).expand_as(power)
-    improved = orthonormal(power.gather(-1, places))
-    return torch.empty_like(improved).scatter_(-1, places, improved)
+    q = orthonormal(power.gather(-1, places))
+    improved = torch.empty_like(q).scatter_(-1, places, q)
+    own = (basis * untouched.unsqueeze(-1)).any(dim=-2, keepdim=True)
+    return torch.where(own | untouched.unsqueeze(-1), basis, improved)  # exactly, not to rounding
 
 
 # --- inverse roots ---------------------------------------------------------------------------------------
@@ -144,12 +153,14 @@ def coupled_newton(x: Tensor, ridge: Tensor, root: int, steps: int, tolerance: f
         y = y @ t
         m = torch.linalg.matrix_power(t, root) @ m
         error = (m - identity).abs().amax(dim=(-2, -1))
-        better = error < least  # past its best, rounding drives the iteration away again; nan is never better
+        better = error < least  # nan is never better
         best = torch.where(better[..., None, None], y, best)
         least = torch.where(better, error, least)
-        if not bool((better & (error > tolerance)).any()):
+        # near the end rounding drives the iteration away again; at the beginning errors may grow for a while
+        over = (least <= tolerance) | ((least < _NEAR) & ~better) | ~torch.isfinite(error)
+        if bool(over.all()):
             break
-    return torch.where((least < 0.1)[..., None, None], best, math.nan)
+    return torch.where((least < _NEAR)[..., None, None], best, math.nan)
 
 
 @functools.cache

@@ -24,7 +24,7 @@ from slalom.parts.base import (
     part_classes,
 )
 from slalom.parts.combinators import Delayed, Graft, Hold, PulledBack, Restarted, Sum
-from slalom.parts.epsilon import Atan2, Bare, Clamped, Early, Epsilon, Inside, InState, Outside, Softplus
+from slalom.parts.epsilon import Atan2, Bare, Clamped, Early, Epsilon, Inside, InState, Outside, Power, Softplus
 from slalom.parts.factored import (
     BlockMoment,
     Confidence,
@@ -256,6 +256,7 @@ __all__ = [
     "PolynomialAverage",
     "Positive",
     "PositiveNegative",
+    "Power",
     "PreviousMoment",
     "PrimalAverage",
     "Prodigy",

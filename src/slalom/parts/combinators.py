@@ -123,12 +123,14 @@ class Graft(Geometry):
         magnitude: gives b.
         block: lengths are those of blocks of at most that side (see `Kronecker`); 0 measures the whole tensor.
         start: before that step u is b.
+        vectors: graft vectors too; otherwise u is b for them.
     """
 
     direction: Inner
     magnitude: Inner
     block: int = 0
     start: int = 1
+    vectors: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -138,6 +140,8 @@ class Graft(Geometry):
     def apply(self, x: Signals, s: Memory) -> Signals:
         a = self.direction.direct(x, s.inside("direction")).quotient()
         b = self.magnitude.direct(x, s.inside("magnitude")).quotient()
+        if x.ndim < 2 and not self.vectors:
+            return x.divided().replace(direction=b)
         cut = blocks(a, self.block)
         length = norm(cut, "block")
         ratio = where(length > 0, norm(blocks(b, self.block), "block") / length, 0.0)

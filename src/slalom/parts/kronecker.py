@@ -26,7 +26,6 @@ from slalom.algebra import (
     where,
 )
 from slalom.parts.base import (
-    Constant,
     Decay,
     Geometry,
     Inner,
@@ -137,31 +136,24 @@ class KLEigenbasis(Eigenbasis, name="kl_eigenbasis"):
         u <- Q_L ( inner(g') ) Q_R^T                                           KL-SOAP, with Adam inside
 
     Each factor sees the gradient as the other has whitened it, and eigenvalues are followed in every step, not only at
-    a refresh. At the first step, which only looks, both inverses are 1; eigenvalues begin at ``initial``. Roots of
+    a refresh. At the first step, which only looks, both inverses are 1; eigenvalues begin at 0.1. Roots of
     inverse eigenvalues are limited to max(10, min(side, 4000)), as in the authors' code; it computes in bfloat16.
 
     Args:
         inner: what runs in the basis: a momentum, or Adam.
         eigenvalues: divide by the roots of the eigenvalues.
         eps: added to those.
-        initial: the eigenvalues to begin with.
     """
 
     eigenvalues: bool = True
     eps: NonNegative = 1e-8
-    initial: Constant = 0.1
-    l = State(per="row")  # noqa: E741  (the paper's lambda_a)
-    r = State(per="column")
+    l = State(per="row", init=0.1)  # noqa: E741  (the paper's lambda_a)
+    r = State(per="column", init=0.1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.block:
             raise ValueError(f"KLEigenbasis(block={self.block}): it cuts no blocks; leave block at 0.")
-
-    def slots(self) -> Mapping[str, State]:
-        """Return the factors, their eigenvectors and their eigenvalues."""
-        start = {name: dataclasses.replace(super().slots()[name], init=self.initial) for name in ("l", "r")}
-        return {**super().slots(), **start}
 
     def _quotient(self, inside: Signals, s: Memory) -> Value:
         q = inside.quotient()
@@ -170,10 +162,10 @@ class KLEigenbasis(Eigenbasis, name="kl_eigenbasis"):
     def _gather(self, x: Signals, grad: Value, s: Memory) -> None:
         rows, columns, l, r = x.rows, x.columns, s.l, s.r  # noqa: E741
         first = x.t <= 1
-        half_left = where(first, x.grad, x.grad @ s.Q_R / sqrt(r))
-        half_right = where(first, x.grad.mT, x.grad.mT @ s.Q_L / sqrt(l).mT)
-        s.L = lerp(s.L, gram(half_left) / columns, 1 - self.beta)
-        s.R = lerp(s.R, gram(half_right) / rows, 1 - self.beta)
+        whitened = let("Y", where(first, x.grad, x.grad @ s.Q_R / sqrt(r)))
+        other = let("Z", where(first, x.grad.mT, x.grad.mT @ s.Q_L / sqrt(l).mT))
+        s.L = lerp(s.L, gram(whitened) / columns, 1 - self.beta)
+        s.R = lerp(s.R, gram(other) / rows, 1 - self.beta)
         s.l = where(first, l, self._followed(l, mean(grad * grad / r, "row"), rows))
         s.r = where(first, r, self._followed(r, mean(grad * grad / l, "column"), columns))
 

@@ -3,6 +3,7 @@
 from slalom.recipes import (
     adam,
     adaptive,
+    algoperf,
     averaging,
     decays,
     kronecker,
@@ -29,6 +30,7 @@ __all__ = [
     "Slot",
     "adam",
     "adaptive",
+    "algoperf",
     "averaging",
     "decays",
     "kronecker",

@@ -16,11 +16,17 @@ from slalom.parts import (
     HeavyBall,
     Hold,
     InverseRoot,
+    KLEigenbasis,
     Kronecker,
+    NewtonSchulz,
     SecondMoment,
+    Spectral,
+    VarianceReduced,
 )
+from slalom.recipes.adam import adamw
 from slalom.recipes.common import Betas, decoupled
-from slalom.recipes.recipe import Recipe
+from slalom.recipes.matrix import BY_ROLE
+from slalom.recipes.recipe import ByRole, Recipe
 from slalom.recipes.registry import recipe
 
 Roots = Literal["eigh", "newton"]
@@ -54,7 +60,9 @@ def shampoo(
 
 def _grafted(kronecker: Kronecker, beta: float, eps: float, *, block: int = 0) -> Graft:
     """A Kronecker direction with the length of Adam's step, which goes alone before the first roots."""
-    return Graft(Recipe(geometry=kronecker), Recipe(scale=SecondMoment(beta, eps)), block, kronecker.start)
+    return Graft(
+        Recipe(geometry=kronecker), Recipe(scale=SecondMoment(beta, eps)), block, kronecker.start, kronecker.vectors
+    )
 
 
 @recipe(
@@ -145,3 +153,98 @@ def soap(
         regularize=decoupled(weight_decay),
         step=Hold(Fixed(lr)),
     )
+
+
+@recipe(
+    "kl-shampoo",
+    class_name="KLShampoo",
+    title="Shampoo with the factors that fit in Kullback-Leibler divergence, without Adam's lengths",
+    family="matrix",
+    year=2025,
+    source="Lin et al. 2025, arXiv:2509.03378 (as in the authors' code, in single precision; vectors by AdamW)",
+    use="what SOAP is for, without Adam's second moment: 20 bytes per parameter of a square matrix",
+    avoid="dimensions of many thousands: it keeps two square factors and two bases per matrix",
+    lrs=(1e-4, 3e-4, 1e-3),
+    exceptions=BY_ROLE,
+)
+def kl_shampoo(
+    lr: float = 1e-3,
+    betas: Betas = (0.9, 0.98),
+    eps: float = 1e-8,
+    weight_decay: float = 1e-2,
+    frequency: int = 10,
+    adam_lr: float = 1e-3,
+    adam_betas: Betas = (0.9, 0.95),
+    adam_eps: float = 1e-8,
+) -> ByRole:
+    momentum = Recipe(momentum=Delayed(Ema(betas[0], debias=False)))
+    matrices = Recipe(
+        geometry=KLEigenbasis(momentum, betas[1], frequency, eps=eps),
+        regularize=decoupled(weight_decay),
+        step=Hold(Fixed(lr)),
+    )
+    vectors = adamw(adam_lr, adam_betas, adam_eps, weight_decay)
+    return ByRole(rest=matrices, vector=vectors, scalar=vectors)
+
+
+@recipe(
+    "kl-soap",
+    class_name="KLSOAP",
+    title="SOAP in the eigenbasis of the factors that fit in Kullback-Leibler divergence",
+    family="matrix",
+    year=2025,
+    source="Lin et al. 2025, arXiv:2509.03378 (as in the authors' code, in single precision)",
+    use="what SOAP is for; the authors find KL-Shampoo better still",
+    avoid="dimensions of many thousands: it keeps two square factors and two bases per matrix",
+    lrs=(1e-4, 3e-4, 1e-3),
+)
+def kl_soap(
+    lr: float = 1e-3,
+    betas: Betas = (0.9, 0.98),
+    eps: float = 1e-8,
+    weight_decay: float = 1e-2,
+    frequency: int = 10,
+) -> Recipe:
+    adam = Recipe(
+        momentum=Delayed(Ema(betas[0], debias=False)), scale=Delayed(SecondMoment(betas[1], eps, debias=False))
+    )
+    return Recipe(
+        geometry=KLEigenbasis(adam, betas[1], frequency, eigenvalues=False),
+        regularize=decoupled(weight_decay),
+        step=Hold(Fixed(lr)),
+    )
+
+
+@recipe(
+    "mars-shampoo",
+    class_name="MARSShampoo",
+    title="orthogonalised momentum of variance-reduced gradients",
+    family="matrix",
+    year=2024,
+    source="Yuan et al. 2024, arXiv:2411.10438 (the approximate form; as in the authors' code Shampoo without its "
+    "memory: the polar factor)",
+    use="what Muon is for, at 4 bytes more per parameter",
+    avoid="embeddings, heads and vectors: those go to AdamW",
+    lrs=(1e-3, 3e-3, 1e-2),
+    exceptions=BY_ROLE,
+)
+def mars_shampoo(
+    lr: float = 3e-3,
+    beta: float = 0.95,
+    gamma: float = 0.025,
+    weight_decay: float = 0.0,
+    steps: int = 5,
+    adam_lr: float = 3e-3,
+    adam_betas: Betas = (0.9, 0.95),
+    adam_eps: float = 1e-8,
+    adam_weight_decay: float = 0.1,
+) -> ByRole:
+    matrices = Recipe(
+        gradient=VarianceReduced(gamma, beta),
+        momentum=Ema(beta, debias=False),
+        geometry=Spectral("original", NewtonSchulz(steps)),
+        regularize=decoupled(weight_decay),
+        step=lr,
+    )
+    rest = adamw(adam_lr, adam_betas, adam_eps, adam_weight_decay)
+    return ByRole(matrix=matrices, convolution=matrices, rest=rest)
