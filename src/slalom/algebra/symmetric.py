@@ -18,7 +18,7 @@ from torch import Tensor
 _LinAlgError = torch.linalg.LinAlgError  # type: ignore[attr-defined]
 
 # Rows from which halving pays: a smaller product takes as long as the copies.
-_HALVED: Final = 256
+_HALVED: Final = 512
 # How far from the identity, entry by entry, an iteration may end that counts as a root.
 _NEAR: Final = 0.1
 
@@ -90,15 +90,21 @@ def refreshed_eigenvectors(x: Tensor, basis: Tensor) -> Tensor:
     QR favours the first columns, so they go into it sorted by their Rayleigh quotients, largest first, and come back
     to their places.
     """
-    lonely = (basis != 0).sum(dim=-1) == 1
-    untouched = (x.diagonal(dim1=-2, dim2=-1) == 0) & lonely
-    power = _apart(x, untouched) @ basis
+    untouched = x.diagonal(dim1=-2, dim2=-1) == 0
+    if not bool(untouched.any()):
+        return _power_step(x, basis)
+    untouched = untouched & ((basis != 0).sum(dim=-1) == 1)
+    improved = _power_step(_apart(x, untouched), basis)
+    own = (basis * untouched.unsqueeze(-1)).any(dim=-2, keepdim=True)
+    return torch.where(own | untouched.unsqueeze(-1), basis, improved)  # exactly, not to rounding
+
+
+def _power_step(x: Tensor, basis: Tensor) -> Tensor:
+    power = x @ basis
     order = (power * basis).sum(dim=-2).argsort(dim=-1, descending=True, stable=True)
     places = order.unsqueeze(-2).expand_as(power)
     q = orthonormal(power.gather(-1, places))
-    improved = torch.empty_like(q).scatter_(-1, places, q)
-    own = (basis * untouched.unsqueeze(-1)).any(dim=-2, keepdim=True)
-    return torch.where(own | untouched.unsqueeze(-1), basis, improved)  # exactly, not to rounding
+    return torch.empty_like(q).scatter_(-1, places, q)
 
 
 # --- inverse roots ---------------------------------------------------------------------------------------

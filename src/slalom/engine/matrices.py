@@ -352,6 +352,7 @@ class _Stack(Run):
         tape = _tape(program)
         self.stacked = tape.stacked
         super().__init__(work, {}, tape)
+        self.writes = tape.busy(self.outcomes)
 
     def inputs(self) -> list[Any]:
         """Return registers with all that is given, stacked."""
@@ -373,18 +374,19 @@ class _Stack(Run):
             else:
                 stack = _stacked([self.team.states[member][key] for member in self.members])
                 registers[place] = stack.reshape(-1, *seen(slot, self.work.parameter))
-        for place in self.tape.moved:  # a state that moves as it is must not be overwritten where it was
+        moved = self.tape.moved & {place for _, place in self.writes}
+        for place in moved:  # a state that moves as it is must not be overwritten where it was
             registers[place] = registers[place].clone() if isinstance(registers[place], Tensor) else registers[place]
         return registers
 
     def compute(self) -> list[Any]:
-        """Return what the phase leaves, in the order of its writes."""
-        registers = self.evaluate(tuple(place for _, place in self.tape.writes))
-        return [registers[place] for _, place in self.tape.writes]
+        """Return what the phase leaves, in the order of its writes that change something."""
+        registers = self.evaluate(tuple(place for _, place in self.writes))
+        return [registers[place] for _, place in self.writes]
 
     def leave(self, values: list[Any]) -> None:
         """Write what was computed into scratch and states."""
-        for (key, _), value in zip(self.tape.writes, values, strict=True):
+        for (key, _), value in zip(self.writes, values, strict=True):
             cut = bool(self.work.program.states[key].block)
             if key in self.team.scratch:
                 whole = self.team.scratch[key]

@@ -99,8 +99,11 @@ class _Cut:
         wide = any(shape not in _FUSED_DIMS for shape in (node.dims, *(arg.dims for arg in args)))
         # what is small and made of matrices alone stays with them
         follows = node.dims != ELEMENT and node.op not in REDUCTIONS
-        alone = all(self.matrix[id(arg)] for arg in args if not on_host(arg))
-        is_matrix = bool(args) and not on_host(node) and (node.op in MATRIX or wide or (follows and alone))
+        made = [arg for arg in args if not on_host(arg) and not (arg.op == "state" and arg.dims == SCALAR)]
+        alone = all(self.matrix[id(arg)] for arg in made) and bool(made or all(map(on_host, args)))
+        # a branch that is rarely taken must not be computed to be handed over
+        rare = node.op == "where" and on_host(node.args[0]) and any(self.matrix[id(arg)] for arg in args)
+        is_matrix = bool(args) and not on_host(node) and (node.op in MATRIX or wide or rare or (follows and alone))
         self.matrix[id(node)] = is_matrix
         below = [self.level[id(arg)] + (self.matrix[id(arg)] != is_matrix and bool(arg.args)) for arg in args]
         level = max(below, default=0)
