@@ -31,8 +31,8 @@ def gram(x: Tensor) -> Tensor:
     half = rows // 2
     upper, lower = x[..., :half, :], x[..., half:, :]
     result = x.new_empty(*x.shape[:-1], rows)
-    result[..., :half, :half] = upper @ upper.mT
-    result[..., half:, half:] = lower @ lower.mT
+    result[..., :half, :half] = gram(upper)
+    result[..., half:, half:] = gram(lower)
     corner = lower @ upper.mT
     result[..., half:, :half] = corner
     result[..., :half, half:] = corner.mT

@@ -413,6 +413,7 @@ class Part:
     """
 
     slot: ClassVar[str] = ""
+    lesson: ClassVar[str] = ""  # why the formula is what it is, for who reads it on a screen
     _name: ClassVar[str] = ""
     _slots: ClassVar[dict[str, State]] = {}
 

@@ -124,6 +124,12 @@ class Spectral(Geometry):
         iteration: how the polar factor is found.
     """
 
+    lesson = (
+        "polar(U S Vᵀ) = U Vᵀ makes every singular value 1. Why that is steepest: ⟨U S Vᵀ, X⟩ = Σ sᵢ uᵢᵀ X vᵢ, and no "
+        "X that stretches no input by more than 1 (spectral norm 1) has a uᵢᵀ X vᵢ above 1; U Vᵀ has them all at 1: "
+        "the most descent, Σ sᵢ, for the largest change that any output may see. If instead no entry may change by "
+        "more than 1 the answer is sign(u), and if the squares may add up to 1 it is u / ‖u‖."
+    )
     scaling: Literal["original", "rms", "rms-to-rms", "none"] = "original"
     iteration: Iteration = NewtonSchulz()
 

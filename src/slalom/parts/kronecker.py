@@ -67,6 +67,11 @@ class Eigenbasis(Geometry):
             leave a side of more than 10000 as it is.
     """
 
+    lesson = (
+        "Q_L and Q_R turn gradients until their rows, and their columns, are uncorrelated on average. Shampoo's "
+        "division by roots of L and R is in these coordinates a division of each entry by the size that it has on "
+        "average: Adam's. So Adam runs there and follows every step; the basis may be refreshed only now and then."
+    )
     inner: Inner
     beta: Decay = 0.95
     frequency: int = 10
@@ -205,6 +210,11 @@ class Kronecker(Geometry):
         inverse: how roots are taken.
     """
 
+    lesson = (
+        "L and R remember in which directions outputs and inputs were moved, and how far. Were g = U S Vᵀ all that "
+        "they have seen, L = U S² Uᵀ and R = V S² Vᵀ, so L^(-1/4) g R^(-1/4) = U Vᵀ: the polar factor, Muon's step. "
+        "With a history, directions in which gradients are large on average are shortened, and rare ones are not."
+    )
     beta: Decay = 0.95
     sums: bool = False
     eps: Positive = 1e-12
