@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from slalom.algebra import matrix
+from slalom.algebra import matrix, symmetric
 
 
 @pytest.mark.parametrize("shape", [(5, 3), (3, 5), (4, 4), (1, 6), (2, 3, 5)], ids=str)
@@ -34,20 +34,37 @@ def test_polar_brings_every_singular_value_near_one_and_ignores_size() -> None:
 def test_eigenvectors_diagonalise_largest_first() -> None:
     a = torch.randn(6, 6, dtype=torch.float64)
     a = a @ a.T
-    q = matrix.eigenvectors(a)
+    q = symmetric.eigenvectors(a)
     values = (q.T @ a @ q).diagonal()
     torch.testing.assert_close(q @ torch.diag(values) @ q.T, a)
     assert torch.all(values[:-1] >= values[1:])
 
 
-def test_refreshing_converges_to_the_eigenvectors_and_ordering_sorts_them() -> None:
+def test_refreshing_converges_to_the_eigenvectors_and_keeps_their_places() -> None:
     basis, _ = torch.linalg.qr(torch.randn(5, 5, dtype=torch.float64))
     a = basis @ torch.diag(torch.tensor([1.0, 16.0, 4.0, 64.0, 0.25], dtype=torch.float64)) @ basis.T
     q = torch.eye(5, dtype=torch.float64)
     for _ in range(60):
-        q = matrix.refreshed_eigenvectors(a, q @ matrix.ordering(a, q))
-    torch.testing.assert_close(
-        (q.T @ a @ q).diagonal(), torch.tensor([64.0, 16.0, 4.0, 1.0, 0.25], dtype=torch.float64)
-    )
-    p = matrix.ordering(a, q.flip(-1))
-    assert torch.equal(q.flip(-1) @ p, q)
+        before, q = q, symmetric.refreshed_eigenvectors(a, q)
+    values = (q.T @ a @ q).diagonal()
+    torch.testing.assert_close(q.T @ a @ q, values.diag(), rtol=0, atol=1e-9)
+    torch.testing.assert_close(values.sort().values, torch.tensor([0.25, 1, 4, 16, 64], dtype=torch.float64))
+    torch.testing.assert_close((q * before).sum(0).abs(), torch.ones(5, dtype=torch.float64))  # none changes places
+
+
+def test_qr_favours_the_largest_eigenvalue_wherever_its_vector_stands() -> None:
+    a = torch.diag(torch.tensor([1.0, 3.0, 9.0], dtype=torch.float64))
+    q, _ = torch.linalg.qr(torch.eye(3, dtype=torch.float64) + 0.1 * torch.randn(3, 3, dtype=torch.float64))
+    p = torch.eye(3, dtype=torch.float64)[:, [2, 0, 1]]
+    moved = symmetric.refreshed_eigenvectors(a, q @ p)
+    torch.testing.assert_close(moved, symmetric.refreshed_eigenvectors(a, q) @ p)
+    largest = (a @ q)[:, 2] / (a @ q)[:, 2].norm()
+    assert (
+        abs(largest @ symmetric.refreshed_eigenvectors(a, q)[:, 2]) > 1 - 1e-12
+    )  # a plain power step, nothing taken off
+
+
+@pytest.mark.parametrize("shape", [(3, 7), (300, 20), (257, 300), (2, 511, 4)], ids=str)
+def test_gram_is_the_product_with_the_transpose(shape: tuple[int, ...]) -> None:
+    x = torch.randn(shape, dtype=torch.float64)
+    torch.testing.assert_close(symmetric.gram(x), x @ x.mT, rtol=1e-12, atol=1e-12)

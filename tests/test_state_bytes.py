@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from networks import build
+from slalom.engine import kept_bytes
 
 MATRIX, KERNEL = (1024, 1024), (256, 128, 3, 3)
 
@@ -26,6 +27,12 @@ TABLE: dict[str, tuple[float, float]] = {
     "amos": (0.0078125, 0.0070),
     "adam-mini": (4.0040, 4.0001),
     "sinkgd": (0.0, 0.0),
+    # two factors and two roots or bases, 16 bytes for a square; a kernel of 256 x 1152 is two blocks of 256 x 576
+    "shampoo": (16.0, 8 * (256 / 1152 + 1152 / 256)),
+    "soap": (24.0, 8 + 8 * (256 / 1152 + 1152 / 256)),
+    "kl-shampoo": (20.0078, 4.0191 + 8 * (256 / 1152 + 1152 / 256)),
+    "distributed-shampoo": (24.0, 8 + 8 * (256 / 576 + 576 / 256)),
+    "algoperf-shampoo": (24.0, 8 + 8 * (256 / 576 + 576 / 256)),
     # one bit, and two pairs of 4 (1024 + 1024) bytes; a kernel is folded to 576 x 512
     "smmf": (0.140625, 0.1546),  # the authors' code 1.02
     # directions and two moments, 4 x 128 (1024 + 2 x 1024) bytes; a kernel is 1152 x 256
@@ -56,6 +63,15 @@ def test_bytes_per_parameter(name: str) -> None:
     for shape, expected in zip((MATRIX, KERNEL), TABLE[name], strict=True):
         assert kept(name, shape) <= expected + 1e-4, shape
         assert kept(name, shape) >= 0.98 * expected - 1e-4, shape  # the table itself is no looser than what is kept
+
+
+def test_blocks_make_memory_proportional_to_the_longer_side() -> None:
+    long = {rows: kept("distributed-shampoo", (rows, 64)) for rows in (1024, 4096, 8200)}
+    # 8 for Adam, and per entry of a block of 1024 x 64 two factors and two roots
+    assert long[1024] == pytest.approx(long[4096], abs=1e-3) == pytest.approx(8 + 8 * (1024 / 64 + 64 / 1024), abs=1e-3)
+    assert long[8200] < long[4096]  # nine pieces of 912 rows
+    whole = build("distributed-shampoo", [w := torch.nn.Parameter(torch.randn(4096, 64))], block=0)
+    assert kept_bytes(whole.schema(whole.param_groups[0], w)["direction.kronecker.L"], w) == 4 * 4096**2
 
 
 @pytest.mark.parametrize("name", ["adafactor", "sm3", "smmf", "amos", "sinkgd"])

@@ -606,6 +606,124 @@ class AggMo(Named):
         blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
+class AlgoPerfCASPR(Named):
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 0.0017486387539278373,
+        betas: tuple[float, float] = (0.93266073836, 0.9955159689799007),
+        eps: float = 1e-08,
+        weight_decay: float = 0.08121616522670176,
+        frequency: int = 20,
+        start: int = 101,
+        block: int = 1024,
+        ridge: float = 1e-06,
+        *,
+        maximize: bool = False,
+        executor: Executor = 'auto',
+        on_nonfinite: OnNonfinite = 'ignore',
+        sparse: Rows = 'exact',
+    ) -> None: ...
+
+class AlgoPerfCyclic(Named):
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 0.0017486387539278373,
+        betas: tuple[float, float] = (0.93266073836, 0.9955159689799007),
+        eps: float = 1e-08,
+        weight_decay: float = 0.08121616522670176,
+        *,
+        maximize: bool = False,
+        executor: Executor = 'auto',
+        on_nonfinite: OnNonfinite = 'ignore',
+        sparse: Rows = 'exact',
+    ) -> None: ...
+
+class AlgoPerfGeneralizedAdam(Named):
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 0.0017486387539278373,
+        betas: tuple[float, float] = (0.93266073836, 0.9955159689799007),
+        eps: float = 1e-08,
+        weight_decay: float = 0.08121616522670176,
+        power: float = 2.0,
+        nesterov: bool = True,
+        scale: bool = True,
+        *,
+        maximize: bool = False,
+        executor: Executor = 'auto',
+        on_nonfinite: OnNonfinite = 'ignore',
+        sparse: Rows = 'exact',
+    ) -> None: ...
+
+class AlgoPerfLAWAEMA(Named):
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 0.0017486387539278373,
+        betas: tuple[float, float] = (0.93266073836, 0.9955159689799007),
+        eps: float = 1e-08,
+        weight_decay: float = 0.08121616522670176,
+        ema: float = 0.2,
+        steps: int = 10000,
+        *,
+        maximize: bool = False,
+        executor: Executor = 'auto',
+        on_nonfinite: OnNonfinite = 'ignore',
+        sparse: Rows = 'exact',
+    ) -> None: ...
+
+class AlgoPerfLAWAQueue(Named):
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 0.0017486387539278373,
+        betas: tuple[float, float] = (0.93266073836, 0.9955159689799007),
+        eps: float = 1e-08,
+        weight_decay: float = 0.08121616522670176,
+        steps: int = 10000,
+        *,
+        maximize: bool = False,
+        executor: Executor = 'auto',
+        on_nonfinite: OnNonfinite = 'ignore',
+        sparse: Rows = 'exact',
+    ) -> None: ...
+
+class AlgoPerfNadamP(Named):
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 0.0017486387539278373,
+        betas: tuple[float, float] = (0.93266073836, 0.9955159689799007),
+        eps: float = 1e-08,
+        weight_decay: float = 0.08121616522670176,
+        power: float = 2.0,
+        *,
+        maximize: bool = False,
+        executor: Executor = 'auto',
+        on_nonfinite: OnNonfinite = 'ignore',
+        sparse: Rows = 'exact',
+    ) -> None: ...
+
+class AlgoPerfShampoo(Named):
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 0.0017486387539278373,
+        betas: tuple[float, float] = (0.93266073836, 0.9955159689799007),
+        eps: float = 1e-08,
+        weight_decay: float = 0.08121616522670176,
+        frequency: int = 100,
+        block: int = 1024,
+        *,
+        maximize: bool = False,
+        executor: Executor = 'auto',
+        on_nonfinite: OnNonfinite = 'ignore',
+        sparse: Rows = 'exact',
+    ) -> None: ...
+
 class Amos(Named):
     def __init__(
         self,
@@ -650,6 +768,7 @@ class CASPR(Named):
         eps: float = 1e-08,
         weight_decay: float = 0.01,
         frequency: int = 10,
+        block: int = 0,
         adam_eps: float = 1e-08,
         *,
         maximize: bool = False,
@@ -824,7 +943,11 @@ class DistributedShampoo(Named):
         eps: float = 1e-08,
         weight_decay: float = 0.01,
         frequency: int = 10,
+        block: int = 1024,
+        start: int = 1,
+        nesterov: bool = False,
         adam_eps: float = 1e-08,
+        roots: Literal['eigh', 'newton'] = 'eigh',
         *,
         maximize: bool = False,
         executor: Executor = 'auto',
@@ -986,6 +1109,41 @@ class KATE(Named):
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
         blocks: Mapping[str, Blocks] | None = None,
+    ) -> None: ...
+
+class KLSOAP(Named):
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 0.001,
+        betas: tuple[float, float] = (0.9, 0.98),
+        eps: float = 1e-08,
+        weight_decay: float = 0.01,
+        frequency: int = 10,
+        *,
+        maximize: bool = False,
+        executor: Executor = 'auto',
+        on_nonfinite: OnNonfinite = 'ignore',
+        sparse: Rows = 'exact',
+    ) -> None: ...
+
+class KLShampoo(Named):
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 0.001,
+        betas: tuple[float, float] = (0.9, 0.98),
+        eps: float = 1e-08,
+        weight_decay: float = 0.01,
+        frequency: int = 10,
+        adam_lr: float = 0.001,
+        adam_betas: tuple[float, float] = (0.9, 0.95),
+        adam_eps: float = 1e-08,
+        *,
+        maximize: bool = False,
+        executor: Executor = 'auto',
+        on_nonfinite: OnNonfinite = 'ignore',
+        sparse: Rows = 'exact',
     ) -> None: ...
 
 class LAMB(Named):
@@ -1190,6 +1348,26 @@ class MARSLion(Named):
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
         blocks: Mapping[str, Blocks] | None = None,
+    ) -> None: ...
+
+class MARSShampoo(Named):
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 0.003,
+        beta: float = 0.95,
+        gamma: float = 0.025,
+        weight_decay: float = 0.0,
+        steps: int = 5,
+        adam_lr: float = 0.003,
+        adam_betas: tuple[float, float] = (0.9, 0.95),
+        adam_eps: float = 1e-08,
+        adam_weight_decay: float = 0.1,
+        *,
+        maximize: bool = False,
+        executor: Executor = 'auto',
+        on_nonfinite: OnNonfinite = 'ignore',
+        sparse: Rows = 'exact',
     ) -> None: ...
 
 class Mechanic(Named):
@@ -1654,6 +1832,7 @@ class SOAP(Named):
         eps: float = 1e-08,
         weight_decay: float = 0.01,
         frequency: int = 10,
+        block: int = 0,
         *,
         maximize: bool = False,
         executor: Executor = 'auto',

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -29,7 +29,7 @@ from slalom.engine.plan import Stage
 from slalom.engine.program import Leaves, leaves, walk
 from slalom.groups import label
 from slalom.loading import KEPT
-from slalom.parts import Memory, Signals
+from slalom.parts import Memory, Part, Signals
 from slalom.recipes import ByRole, Method, Recipe
 from slalom.recipes.blueprint import Blueprint
 from slalom.roles import Role, assign_roles
@@ -62,6 +62,7 @@ class Sheet:
         state: bytes of state per parameter of a 1024 x 1024 matrix in float32.
         kept: what is kept, by key, with its extent.
         moved: bytes that must be read or written per parameter and step, at the least.
+        lessons: why the formula is what it is, where a part says so.
         reduces: what must be known of a whole tensor, group or model before the step can go on.
     """
 
@@ -72,6 +73,7 @@ class Sheet:
     moved: float
     executor: str
     passes: tuple[str, ...]
+    lessons: tuple[str, ...]
 
 
 class _Words:
@@ -180,7 +182,19 @@ def sheet(recipe: Recipe, role: str = "") -> Sheet:
         moved=moved,
         executor=executor,
         passes=passes,
+        lessons=tuple(dict.fromkeys(_lessons(recipe))),
     )
+
+
+def _lessons(node: Any) -> Iterator[str]:
+    """Yield what the parts of a recipe teach, the outermost first."""
+    if isinstance(node, Part) and node.lesson:
+        yield node.lesson
+    if isinstance(node, (Part, Recipe)):
+        for entry in fields(node):  # type: ignore[arg-type]
+            value = getattr(node, entry.name)
+            for child in value if isinstance(value, tuple) else (value,):
+                yield from _lessons(child)
 
 
 def _least_traffic(program: Program, bytes_of: dict[str, int], elements: int) -> float:
@@ -289,6 +303,8 @@ def describe_sheet(entry: Sheet, width: int = 100, *, plan: bool = False) -> str
     """Write a sheet as aligned lines, without a heading; ``plan`` adds what each pass does."""
     rows = [f"  for {entry.role.replace('rest', 'everything else')}", ""] if entry.role else []
     rows += _formula_rows(entry.lines, "  ", width)
+    for lesson in entry.lessons:
+        rows += ["", *_wrapped(f"  {'why':<12}", lesson, width)]
     kept = ", ".join(f"{key} per {extent}" for key, extent in entry.kept.items()) or "none"
     rows += [
         "",

@@ -7,9 +7,11 @@ file per family, as in recipes/.
 from __future__ import annotations
 
 from cases import (
+    algoperf,
     averaging,
     classic,
     decays,
+    kronecker,
     lazy,
     light,
     lowrank,
@@ -23,9 +25,11 @@ from cases import (
 from cases.tools import Case, Golden, Oracle, gradient, start
 
 _FAMILIES = (
+    algoperf,
     averaging,
     classic,
     decays,
+    kronecker,
     lazy,
     light,
     lowrank,

@@ -10,6 +10,8 @@ planner needs and that are worked out here, once, while the graph is built:
     element, ``("m", "1")`` per row, ``("1", "n")`` per column, ``("1", "1")`` is a scalar, and
     ``("m", "m")`` a Kronecker factor. ``("p", "q")`` has a value per element too,
     in the most square view (see `ops.fold`), and so has ``("a", "b")``, the longer side first (see `ops.turned`).
+    ``("m|1024", "n|1024")`` is a stack of the blocks that a matrix is cut into (see `ops.blocks`), none of a larger
+    side than 1024; ``("1|1024", "1|1024")`` has one value per block.
 ``scope``
     How far a scalar reaches: the same for the whole ``model``, for one parameter ``group``, or of one ``tensor``.
 
@@ -95,6 +97,11 @@ class Expr:
     @property
     def T(self) -> Expr:  # noqa: N802  (as on tensors)
         """The transpose."""
+        return build("transpose", self)
+
+    @property
+    def mT(self) -> Expr:  # noqa: N802  (as on tensors)
+        """The transpose of each matrix; the same as ``T``, which tensors only have where they are matrices."""
         return build("transpose", self)
 
     def __neg__(self) -> Expr:
@@ -189,6 +196,22 @@ def build(op: str, *args: Expr | Number, **attrs: Any) -> Expr:
     """Build the node of an operation of the table in `ops`."""
     assert _builder is not None
     return _builder(op, *args, **attrs)
+
+
+def in_blocks(dims: Dims, size: int) -> Dims:
+    """Return the shape of the blocks that a value of some shape is cut into; no blocks where the size is 0."""
+    return (f"{dims[0]}|{size}", f"{dims[1]}|{size}") if size else dims
+
+
+def block_of(dims: Dims) -> tuple[Dims, int]:
+    """Undo `in_blocks`: return the shape and the largest side of a block, 0 where nothing is cut."""
+    (rows, _, size), (columns, _, _) = dims[0].partition("|"), dims[1].partition("|")
+    return (rows, columns), int(size or 0)
+
+
+def is_one(length: str) -> bool:
+    """Whether a dimension has a single entry, or one per block."""
+    return length == "1" or length.startswith("1|")
 
 
 def widest(scopes: Iterable[Scope]) -> Scope:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
 from typing import Final, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
-_LinAlgError = torch.linalg.LinAlgError  # type: ignore[attr-defined]
+from slalom.algebra.symmetric import decomposed
 
 Coefficients: TypeAlias = tuple[tuple[float, float, float], ...]
 
@@ -96,21 +95,9 @@ def _minimax_quintic(low: float, high: float) -> tuple[float, float, float]:
     return float(a), float(b), float(c)
 
 
-def _decomposed(function: Callable[..., tuple[Tensor, ...]], x: Tensor, **options: bool) -> tuple[Tensor, ...]:
-    """Decompose a matrix; in double precision where single fails, and into nan where that fails too."""
-    try:
-        return tuple(function(x, **options))
-    except _LinAlgError:
-        pass
-    try:
-        return tuple(part.to(x.dtype) for part in function(x.double(), **options))
-    except _LinAlgError:
-        return tuple(torch.full_like(part, math.nan) for part in function(torch.ones_like(x), **options))
-
-
 def exact_polar(x: Tensor) -> Tensor:
     """Orthogonal polar factor by singular values; what has none keeps none."""
-    left, values, right = _decomposed(torch.linalg.svd, x, full_matrices=False)
+    left, values, right = decomposed(torch.linalg.svd, x, full_matrices=False)
     floor = values[..., :1] * max(x.shape[-2:]) * torch.finfo(x.dtype).eps
     result: Tensor = (left * (values > floor).to(x.dtype).unsqueeze(-2)) @ right
     return result
@@ -118,7 +105,7 @@ def exact_polar(x: Tensor) -> Tensor:
 
 def leading(x: Tensor) -> Tensor:
     """First singular vectors as a matrix of rank one, ``u_1 v_1^T``; 0 for 0."""
-    left, values, right = _decomposed(torch.linalg.svd, x, full_matrices=False)
+    left, values, right = decomposed(torch.linalg.svd, x, full_matrices=False)
     result: Tensor = left[..., :, :1] * (values[..., :1] > 0).to(x.dtype).unsqueeze(-2) @ right[..., :1, :]
     return result
 
@@ -154,7 +141,7 @@ def right_vectors(x: Tensor, *, rank: int) -> Tensor:
 
     Their signs, which a decomposition leaves open, are such that the largest entry of each is positive.
     """
-    vectors = _decomposed(torch.linalg.svd, x, full_matrices=False)[2][..., :rank, :].mT
+    vectors = decomposed(torch.linalg.svd, x, full_matrices=False)[2][..., :rank, :].mT
     largest = vectors.gather(-2, vectors.abs().argmax(dim=-2, keepdim=True))
     result: Tensor = vectors * torch.where(largest < 0, -1.0, 1.0).to(x.dtype)
     return result
@@ -198,46 +185,6 @@ def _signed(number: int) -> int:
     """Return 64 bits as torch reads them."""
     number &= (1 << 64) - 1
     return number - (1 << 64) if number >> 63 else number
-
-
-def eigenvectors(x: Tensor) -> Tensor:
-    """Eigenvectors of a symmetric positive semi-definite matrix, as columns, largest eigenvalue first."""
-    jitter = 1e-30 * torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
-    _, vectors = _decomposed(torch.linalg.eigh, x + jitter)
-    return vectors.flip(-1)
-
-
-def inverse_root(x: Tensor, eps: float, *, root: int) -> Tensor:
-    """``x^(-1 / root)`` of a symmetric positive semi-definite matrix, by its eigenvalues.
-
-    Negative eigenvalues, which only rounding makes, are shifted to 0; then ``eps`` is added to all.
-    """
-    values, vectors = _decomposed(torch.linalg.eigh, x)
-    values = values - values.amin(dim=-1, keepdim=True).clamp(max=0.0) + eps
-    result: Tensor = (vectors * values.pow(-1.0 / root).unsqueeze(-2)) @ vectors.mT
-    return result
-
-
-def orthonormal(x: Tensor) -> Tensor:
-    """Orthonormal columns that span those of ``x`` (QR)."""
-    q: Tensor = torch.linalg.qr(x).Q
-    return q
-
-
-def refreshed_eigenvectors(x: Tensor, basis: Tensor) -> Tensor:
-    """Improve an old eigenbasis of a symmetric matrix by one step of orthogonal iteration (power step, then QR)."""
-    return orthonormal(x @ basis)
-
-
-def ordering(x: Tensor, basis: Tensor) -> Tensor:
-    """Permutation matrix that sorts the columns of ``basis`` by their Rayleigh quotients with ``x``, largest first.
-
-    As a matrix and not as indices, so that what lives in the basis is permuted by a plain product.
-    """
-    quotients = ((x @ basis) * basis).sum(dim=-2)
-    order = quotients.argsort(dim=-1, descending=True, stable=True)
-    rows: Tensor = torch.nn.functional.one_hot(order, x.shape[-1]).to(x.dtype)
-    return rows.mT
 
 
 @functools.cache

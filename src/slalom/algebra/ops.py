@@ -17,8 +17,22 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from slalom.algebra import matrix
-from slalom.algebra.expr import ELEMENT, SCALAR, SQUARE, TALL, Dims, Expr, Number, Scope, install_builder, widest
+from slalom.algebra import cutting, matrix, symmetric
+from slalom.algebra.expr import (
+    ELEMENT,
+    SCALAR,
+    SQUARE,
+    TALL,
+    Dims,
+    Expr,
+    Number,
+    Scope,
+    block_of,
+    in_blocks,
+    install_builder,
+    is_one,
+    widest,
+)
 
 # What a formula's variables are: expressions when it is traced, tensors or numbers when it is computed.
 # Checkers see the expression, whose operators the others share.
@@ -27,7 +41,7 @@ if TYPE_CHECKING:
 else:
     Value: TypeAlias = "Expr | Tensor | float"
 
-Per: TypeAlias = Literal["row", "column", "tensor", "group", "model"]
+Per: TypeAlias = Literal["row", "column", "block", "tensor", "group", "model"]
 
 
 @dataclass(frozen=True)
@@ -123,33 +137,38 @@ def _t_unary(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]
 
 
 def _reduced(dims: Dims, *, per: Per) -> Dims:
-    if per == "row":
-        return (dims[0], "1")
-    if per == "column":
-        return ("1", dims[1])
-    return SCALAR
+    (rows, columns), size = block_of(dims)
+    inside = {"row": (rows, "1"), "column": ("1", columns), "block": SCALAR}
+    return in_blocks(inside[per], size) if per in inside else SCALAR
 
 
 def _axes(per: Per, x: Tensor) -> tuple[int, ...]:
-    if per in ("row", "column") and x.ndim != 2:
+    """Return what to reduce over: the sides of a matrix, or of every block in a stack of them, or everything."""
+    if per in ("row", "column") and x.ndim not in (2, 3):
         raise ValueError(f"a value per {per} needs the matrix view; this tensor has shape {tuple(x.shape)}")
-    return {"row": (1,), "column": (0,)}.get(per, tuple(range(x.ndim)))
+    if per == "block" and x.ndim == 3:
+        return (-2, -1)
+    return {"row": (-1,), "column": (-2,)}.get(per, tuple(range(x.ndim)))
+
+
+def _keeps(per: Per, x: Tensor) -> bool:
+    return per in ("row", "column") or (per == "block" and x.ndim == 3)
 
 
 def _t_total(x: Tensor, *, per: Per, label: str = "") -> Tensor:
-    return x.sum(dim=_axes(per, x), keepdim=per in ("row", "column"))
+    return x.sum(dim=_axes(per, x), keepdim=_keeps(per, x))
 
 
 def _t_largest(x: Tensor, *, per: Per, label: str = "") -> Tensor:
-    return x.amax(dim=_axes(per, x), keepdim=per in ("row", "column"))
+    return x.amax(dim=_axes(per, x), keepdim=_keeps(per, x))
 
 
 def _t_mean(x: Tensor, *, per: Per) -> Tensor:
-    return x.mean(dim=_axes(per, x), keepdim=per in ("row", "column"))
+    return x.mean(dim=_axes(per, x), keepdim=_keeps(per, x))
 
 
 def _t_norm(x: Tensor, *, per: Per) -> Tensor:
-    result: Tensor = torch.linalg.vector_norm(x, dim=_axes(per, x), keepdim=per in ("row", "column"))
+    result: Tensor = torch.linalg.vector_norm(x, dim=_axes(per, x), keepdim=_keeps(per, x))
     return result
 
 
@@ -181,6 +200,12 @@ def _turned(x: Dims, *_: Dims) -> Dims:
 
 def _thin(x: Dims, *_: Dims, rank: int) -> Dims:
     return (x[1], f"r{rank}")
+
+
+def _cut(x: Dims, *, size: int) -> Dims:
+    if x != ELEMENT:
+        raise ValueError(f"blocks() cuts a value per element; this one has shape {x}")
+    return in_blocks(x, size)
 
 
 def _of_rows(x: Dims, **_: Any) -> Dims:
@@ -238,16 +263,18 @@ OPS: dict[str, Op] = {
         Op("placed", matrix.placed, None, lambda *args: args[2]),
         Op("right_vectors", matrix.right_vectors, None, _thin),
         Op("gaussian", matrix.gaussian, None, _thin),
+        Op("blocks", cutting.blocks, None, _cut),
+        Op("unblocks", cutting.unblocks, None, lambda _, like: like),
         Op("transpose", lambda a: a.mT, None, lambda a: (a[1], a[0])),
         Op("matmul", torch.matmul, None, _matmul_dims),
+        Op("gram", symmetric.gram, None, lambda a: (a[0], a[0])),
         Op("polar", matrix.polar, None, lambda a, **_: a),
         Op("exact_polar", matrix.exact_polar, None, lambda a: a),
         Op("leading", matrix.leading, None, lambda a: a),
-        Op("inverse_root", matrix.inverse_root, None, lambda a, _, **__: a),
-        Op("orthonormal", matrix.orthonormal, None, lambda a: a),
-        Op("eigenvectors", matrix.eigenvectors, None, lambda a: a),
-        Op("refresh", matrix.refreshed_eigenvectors, None, lambda a, _: a),
-        Op("ordering", matrix.ordering, None, lambda a, _: a),
+        Op("inverse_root", symmetric.inverse_root, None, lambda a, _, **__: a),
+        Op("orthonormal", symmetric.orthonormal, None, lambda a: a),
+        Op("eigenvectors", symmetric.eigenvectors, None, lambda a: a),
+        Op("refresh", symmetric.refreshed_eigenvectors, None, lambda a, _: a),
     )
 }
 
@@ -262,6 +289,9 @@ MATRIX = frozenset(
         "gaussian",
         "transpose",
         "matmul",
+        "gram",
+        "blocks",
+        "unblocks",
         "polar",
         "exact_polar",
         "leading",
@@ -269,19 +299,19 @@ MATRIX = frozenset(
         "orthonormal",
         "eigenvectors",
         "refresh",
-        "ordering",
     }
 )
 
 
 def _broadcast(dims: list[Dims]) -> Dims:
-    result = ["1", "1"]
-    for shape in dims:
-        for axis in (0, 1):
-            if shape[axis] != "1":
-                if result[axis] not in ("1", shape[axis]):
-                    raise ValueError(f"shapes {dims} do not fit together")
-                result[axis] = shape[axis]
+    result = []
+    for lengths in zip(*dims, strict=True):
+        wide = {length for length in lengths if not is_one(length)} or set(lengths) - {"1"} or {"1"}
+        result.append(wide.pop())
+        if wide:
+            break
+    if wide or len({block_of(shape)[1] for shape in dims if shape != SCALAR}) > 1:
+        raise ValueError(f"shapes {dims} do not fit together")
     return (result[0], result[1])
 
 
@@ -332,6 +362,8 @@ def _node(name: str, *args: Expr | Number, **attrs: Any) -> Expr:
     if same is not None:
         return same
     nodes = [arg for arg in args if isinstance(arg, Expr)]
+    if attrs.get("per") == "block" and not is_cut(nodes[0]):
+        attrs["per"] = "tensor"  # the only block
     # A number is a 1x1 matrix wherever shapes are concerned.
     shapes = [arg.dims if isinstance(arg, Expr) else SCALAR for arg in args]
     dims = op.dims(*shapes, **attrs) if op.dims else _broadcast(shapes)
@@ -410,6 +442,11 @@ def atan2(y: Value | float, x: Value | float) -> Value:
 def where(condition: Value | bool, a: Value | float, b: Value | float) -> Value:
     """Choose ``a`` where the condition holds, else ``b``. With a host condition only the chosen side is computed."""
     return apply("where", condition, a, b)  # type: ignore[no-any-return]
+
+
+def when(condition: Value | bool, value: Value, otherwise: Value) -> Value:
+    """`where`, for conditions that may be known to hold always."""
+    return value if condition is True else where(condition, value, otherwise)
 
 
 def lerp(a: Value | float, b: Value | float, weight: Value | float) -> Value:
@@ -521,6 +558,29 @@ def gaussian(x: Value, rank: int, seed: int, epoch: Value | float) -> Value:
     return apply("gaussian", x, epoch, seed, rank=rank)  # type: ignore[no-any-return]
 
 
+def blocks(x: Value, size: int) -> Value:
+    """The blocks of a matrix whose sides are at most ``size``, as a stack; the matrix itself where the size is 0.
+
+    A side is cut into as few pieces as it takes, of equal length; what is missing in the last one is zero.
+    """
+    return apply("blocks", x, size=size) if size else x
+
+
+def unblocks(x: Value, like: Value) -> Value:
+    """Undo `blocks`: put a stack together to a matrix of the shape of ``like``."""
+    return apply("unblocks", x, like) if is_cut(x) else x
+
+
+def is_cut(x: Value) -> bool:
+    """Whether a value is a stack of blocks."""
+    return bool(block_of(x.dims)[1]) if isinstance(x, Expr) else x.ndim == 3
+
+
+def gram(x: Value) -> Value:
+    """``x x^T``: all inner products of rows."""
+    return apply("gram", x)  # type: ignore[no-any-return]
+
+
 def polar(
     x: Value, steps: int, coefficients: matrix.Coefficients, dtype: str = "bfloat16", safety: float = 1.0
 ) -> Value:
@@ -539,9 +599,12 @@ def leading(x: Value) -> Value:
     return apply("leading", x)  # type: ignore[no-any-return]
 
 
-def inverse_root(x: Value, root: int, eps: Value | float) -> Value:
-    """``x^(-1 / root)`` of a symmetric matrix; see `matrix.inverse_root`."""
-    return apply("inverse_root", x, eps, root=root)  # type: ignore[no-any-return]
+def inverse_root(
+    x: Value, root: int, eps: Value | float, *, relative: bool, method: str, dtype: str, steps: int
+) -> Value:
+    """``x^(-1 / root)`` of a symmetric matrix; see `symmetric.inverse_root`."""
+    attrs = {"root": root, "relative": relative, "method": method, "dtype": dtype, "steps": steps}
+    return apply("inverse_root", x, eps, **attrs)  # type: ignore[no-any-return]
 
 
 def orthonormal(x: Value) -> Value:
@@ -555,10 +618,5 @@ def eigenvectors(x: Value) -> Value:
 
 
 def refreshed_eigenvectors(x: Value, basis: Value) -> Value:
-    """One step of orthogonal iteration: the QR basis of ``x @ basis``."""
+    """One step of orthogonal iteration, ``qr(x basis)``; see `symmetric.refreshed_eigenvectors`."""
     return apply("refresh", x, basis)  # type: ignore[no-any-return]
-
-
-def ordering(x: Value, basis: Value) -> Value:
-    """Permutation matrix that sorts the columns of ``basis`` by their Rayleigh quotients with ``x``, largest first."""
-    return apply("ordering", x, basis)  # type: ignore[no-any-return]

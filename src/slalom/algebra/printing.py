@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -75,6 +76,9 @@ class _Dialect:
         if self.latex:
             return rf"\sqrt{{{inner}}}"
         return f"√{inner}" if atom else f"√({inner})"
+
+    def word(self, plain: str) -> str:
+        return rf"\;\text{{{plain}}}\;" if self.latex else plain
 
     def parens(self, inner: str) -> str:
         return rf"\left({inner}\right)" if self.latex else f"({inner})"
@@ -233,6 +237,31 @@ class _Printer:
         ]
         return " ".join(sides), _PRODUCT
 
+    def gram(self, a: Expr | Number) -> tuple[str, int]:
+        from slalom.algebra.ops import apply
+
+        turned = isinstance(a, Expr) and a.op == "transpose"
+        other = a.args[0] if isinstance(a, Expr) and turned else apply("transpose", a)
+        return self.matmul(a, other)
+
+    def inverse_root(self, a: Expr | Number, eps: Expr | Number, root: int, relative: bool) -> tuple[str, int]:
+        ridge = self.at(eps, _PRODUCT) + (r"\,\overline{\lambda}" if self.d.latex else " λ̄") * relative
+        identity = r"\, I" if self.d.latex else " I"
+        return self.d.power(self.d.parens(f"{self.at(a, _SUM)} + {ridge}{identity}"), f"-1/{root}"), _POWER
+
+    def below(self, a: Expr | Number, b: Expr | Number) -> tuple[str, int]:
+        if b == math.inf and isinstance(a, Expr) and a.op == "total":  # of absolute values
+            (size,) = a.args
+            assert isinstance(size, Expr)
+            return f"{self.at(size.args[0], _ATOM)} {self.d.word('finite')}", _COMPARE
+        return self.compare("<", "<")(a, b)
+
+    def at_most(self, a: Expr | Number, b: Expr | Number) -> tuple[str, int]:
+        if b == 0 and isinstance(a, Expr) and a.op == "mod":  # no remainder
+            number, divisor = a.args
+            return f"{self.at(divisor, _ATOM)} {self.d.word('divides')} {self.at(number, _SUM)}", _COMPARE
+        return self.compare("≤", r"\le")(a, b)
+
     def polar(self, a: Expr | Number, steps: int, **_: object) -> tuple[str, int]:
         return self.d.call("polar", self.at(a, _LOOSE)), _ATOM
 
@@ -248,7 +277,10 @@ _RULES: Final[dict[str, Callable[..., tuple[str, int]]]] = {
     "exact_polar": lambda p, a: (p.d.call("polar", p.at(a, _LOOSE)), _ATOM),
     "leading": lambda p, a: (p.d.call("leading", p.at(a, _LOOSE)), _ATOM),
     "orthonormal": lambda p, a: (p.d.call("qr", p.at(a, _LOOSE)), _ATOM),
-    "inverse_root": lambda p, a, _, root: p.pow(a, -1 / root),
+    "inverse_root": lambda p, a, eps, root, relative, **_: p.inverse_root(a, eps, root, relative),
+    "gram": lambda p, a: p.gram(a),
+    "blocks": lambda p, a, size: p.write(a),  # the formula is that of one block
+    "unblocks": lambda p, a, like: p.write(a),
     "fold": lambda p, a: (p.d.call("square", p.at(a, _LOOSE)), _ATOM),
     "unfold": lambda p, a, like: p.write(a),  # what follows sees elements again, whatever their shape
     "blockwise": lambda p, a, blocks: (p.d.call(f"mean of {blocks} blocks", p.at(a, _LOOSE)), _ATOM),
@@ -261,8 +293,8 @@ _RULES: Final[dict[str, Callable[..., tuple[str, int]]]] = {
     "eigenvectors": lambda p, a: (p.d.call("eig", p.at(a, _LOOSE)), _ATOM),
     "refresh": lambda p, a, b: (p.d.call("qr", p.matmul(a, b)[0]), _ATOM),
     "positive": lambda p, a: (f"[{p.at(a, _SUM)} > 0]", _ATOM),
-    "lt": lambda p, a, b: p.compare("<", "<")(a, b),
-    "le": lambda p, a, b: p.compare("≤", r"\le")(a, b),
+    "lt": lambda p, a, b: p.below(a, b),
+    "le": lambda p, a, b: p.at_most(a, b),
     "gt": lambda p, a, b: p.compare(">", ">")(a, b),
     "ge": lambda p, a, b: p.compare("≥", r"\ge")(a, b),
     "and": lambda p, a, b: p.compare("and", r"\wedge")(a, b),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol, TypeAlias
 
-from slalom.algebra.expr import ELEMENT, SCALAR, Dims, Scope
+from slalom.algebra.expr import ELEMENT, SCALAR, Dims, Scope, in_blocks
 from slalom.algebra.ops import Value
 
 Extent: TypeAlias = Literal[
@@ -34,21 +34,26 @@ class State:
             ``left`` (rows x rows) or ``right`` (columns x columns); a thin one, ``left_rank`` (rows x rank) or
             ``right_rank`` (columns x rank), with the rank that the part has, or a number for each direction of that
             ``rank``; or one number per ``tensor``, ``group`` or ``model``.
-        init: what it is before the first step: a number, ``"parameter"`` for a copy of the parameter, or ``"normal"``
-            for standard normal values, the same for equal shapes.
+        init: what it is before the first step: a number, ``"parameter"`` for a copy of the parameter, ``"normal"``
+            for standard normal values, the same for equal shapes, or ``"identity"`` for square factors.
         format: how it is kept: ``"sign"`` is one bit per element, which reads as 1 where what was written is above 0
             and as -1 elsewhere. The formula does not change.
         view: whose elements, rows and columns are meant: of the parameter as a ``matrix``; of the same turned so that
             it is ``tall``, its longer side the rows (see `algebra.turned`); or of the most ``square`` matrix that
             holds its elements (see `algebra.fold`).
+        block: of the matrix cut into blocks of at most that side (see `algebra.blocks`), one such value per block; 0
+            for the whole.
+        turns: it lives where gradients live, and whoever turns those turns it too: momentum does, squares do not.
         rank: set from the part that declares a thin factor, which must have a field of that name.
         torch: the keys under which ``torch.optim`` keeps the same quantity, for importing its checkpoints.
     """
 
     per: Extent = "element"
-    init: float | Literal["parameter", "normal"] = 0.0
+    init: float | Literal["parameter", "normal", "identity"] = 0.0
     torch: tuple[str, ...] = ()
     rank: int = 0
+    block: int = 0
+    turns: bool = False
     format: Literal["float", "sign"] = "float"
     view: Literal["matrix", "tall", "square"] = "matrix"
     name: str = field(default="", compare=False)
@@ -58,6 +63,8 @@ class State:
             raise ValueError(
                 f'State(per={self.per!r}, init={self.init!r}): the format "sign" is for a number per element.'
             )
+        if self.block and (self.view != "matrix" or self.format == "sign" or self.per in THIN):
+            raise ValueError(f"State(per={self.per!r}, block={self.block}): blocks are cut from the plain matrix view.")
         if self.view == "square" and self.per not in ("element", "row", "column"):
             raise ValueError(f"State(per={self.per!r}): a square view has elements, rows and columns only.")
         if self.view == "tall" and self.per not in ("row", *THIN):
@@ -74,7 +81,7 @@ class State:
         else:
             rows, columns = _DIMS.get(self.per, SCALAR)
         names = _OF_VIEW[self.view]
-        return (names.get(rows, rows), names.get(columns, columns))
+        return in_blocks((names.get(rows, rows), names.get(columns, columns)), self.block)
 
     @property
     def scope(self) -> Scope:

@@ -140,6 +140,22 @@ class Tape:
             visit(root)
         return route
 
+    @functools.lru_cache(maxsize=64)  # noqa: B019
+    def busy(self, outcomes: tuple[bool, ...]) -> list[tuple[str, int]]:
+        """Return the writes that change something: under these outcomes some states stay as they are."""
+        decided = dict(zip(self.choices, outcomes, strict=True))
+
+        def source(index: int) -> int:
+            node = self.nodes[index] if index < len(self.nodes) else None
+            if node is not None and node.op == "let":
+                return source(self.steps[index][2][0]) if index in self.steps else index
+            if node is not None and self._chooses(node):
+                condition, a, b = self.steps[index][2]
+                return source(a if decided[condition] else b)
+            return index
+
+        return [(key, place) for key, place in self.writes if source(place) != self.states.get(key)]
+
 
 def _same(value: Any) -> Any:
     return value
@@ -223,15 +239,16 @@ class Run:
 
     def roots(self) -> tuple[int, ...]:
         """Return the places of all that a step writes."""
-        return (*(place for _, place in self.tape.writes), self.tape.result)
+        return (*(place for _, place in self.tape.busy(self.outcomes)), self.tape.result)
 
     def store(self, registers: list[Any]) -> SharedWrites:
         """Write the parameter and its own state; return what is shared with other parameters, to be written last."""
         tape, work = self.tape, self.work
         shared: SharedWrites = []
-        for place in tape.moved:
+        writes = tape.busy(self.outcomes)
+        for place in tape.moved & {tape.result, *(place for _, place in writes)}:
             registers[place] = registers[place].clone() if isinstance(registers[place], Tensor) else registers[place]
-        for key, place in tape.writes:
+        for key, place in writes:
             target, value = work.state[key], registers[place]
             slot = work.program.states[key]
             if slot.format == "sign":

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from slalom.algebra import REDUCTIONS, Expr
+from slalom.algebra.ops import is_cut
 from slalom.engine.batch import Batch, Numbers, SharedWrites
 from slalom.engine.eager import Run, Tape, Work
 from slalom.engine.phases import Phase, Phases, cut, needs_phases
@@ -123,6 +124,7 @@ class _Scratch:
         self.shapes: dict[str, tuple[int, ...]] = {
             name: layout(slot, like) for name, slot in phases.scratch.items() if slot.scope == "tensor"
         }
+        self.blocks = {name: bool(slot.block) for name, slot in phases.scratch.items()}
         self.common = [name for name, slot in phases.scratch.items() if slot.scope != "tensor"]
         self.device = like.device
         self.offsets: dict[str, int] = {}
@@ -141,12 +143,14 @@ class _Scratch:
     def _length(self, name: str) -> int:
         return -(-self.members * math.prod(self.shapes[name]) // _ALIGNED) * _ALIGNED
 
+    def _stack(self, name: str) -> tuple[int, ...]:
+        shape = self.shapes[name]
+        return (shape[0], self.members, *shape[1:]) if self.blocks[name] else (self.members, *shape)
+
     def views(self, arena: Tensor) -> Values:
         """Return each array as one stack of all members; what the whole model has in common as a number."""
         stacks = {
-            name: arena[offset : offset + self.members * math.prod(self.shapes[name])].view(
-                self.members, *self.shapes[name]
-            )
+            name: arena[offset : offset + self.members * math.prod(self.shapes[name])].view(self._stack(name))
             for name, offset in self.offsets.items()
         }
         return stacks | {name: torch.zeros((), dtype=torch.float64, device=self.device) for name in self.common}
@@ -173,8 +177,10 @@ class PhasedLaunch(Held):
         self.scratch = scratch
         self.gradients: list[Tensor] = []
         common = {name for name, slot in phases.scratch.items() if slot.scope != "tensor"}
+        # no fused phase has anything to do with blocks
+        visible = {name: view for name, view in scratch.items() if not phases.scratch[name].block}
         merged = [
-            {**state, **{name: view if name in common else view[place] for name, view in scratch.items()}}
+            {**state, **{name: view if name in common else view[place] for name, view in visible.items()}}
             for place, state in enumerate(states)
         ]
         self.fused = {
@@ -292,15 +298,17 @@ def _is_captured(tensor: Tensor) -> bool:
     return tensor.device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 
-def _over_matrices(op: str, per: str) -> Callable[..., Tensor]:
-    """Return a reduction over each matrix of a stack, its rows or its columns."""
+def _over_matrices(op: str, per: str, cut: bool) -> Callable[..., Tensor]:
+    """Return a reduction over each matrix of a stack, its rows, columns or blocks."""
     axes = {"row": (-1,), "column": (-2,)}.get(per, (-2, -1))
     function = {"total": torch.sum, "largest": torch.amax, "mean": torch.mean, "norm": torch.linalg.vector_norm}[op]
+    if cut and per == "tensor":
+        return lambda x: function(x, dim=(0, -2, -1), keepdim=True).squeeze(0)
     return functools.partial(function, dim=axes, keepdim=True)
 
 
 class _StackTape(Tape):
-    """A program laid out for stacks: one more dimension in front of everything."""
+    """A program laid out for stacks: one more dimension before rows and columns, after that of blocks."""
 
     def __init__(self, program: Program) -> None:
         super().__init__(program)
@@ -310,7 +318,10 @@ class _StackTape(Tape):
 
     def call(self, node: Expr) -> Callable[..., Any]:
         """Return what computes an operation on stacks."""
-        return _over_matrices(node.op, node.attrs["per"]) if node.op in REDUCTIONS else super().call(node)
+        if node.op not in REDUCTIONS:
+            return super().call(node)
+        (reduced,) = node.args
+        return _over_matrices(node.op, node.attrs["per"], is_cut(reduced))  # type: ignore[arg-type]
 
 
 @functools.lru_cache(maxsize=256)
@@ -341,6 +352,7 @@ class _Stack(Run):
         tape = _tape(program)
         self.stacked = tape.stacked
         super().__init__(work, {}, tape)
+        self.writes = tape.busy(self.outcomes)
 
     def inputs(self) -> list[Any]:
         """Return registers with all that is given, stacked."""
@@ -353,33 +365,46 @@ class _Stack(Run):
             slot = self.work.program.states[key]
             if slot.scope != "tensor":
                 registers[place] = self.team.scratch.get(key, self.work.state.get(key))
+            elif slot.block:
+                whole = self.team.scratch.get(key)
+                mine = [self.team.states[member][key] for member in self.members] if whole is None else []
+                registers[place] = _stacked(mine, dim=1) if whole is None else whole[:, self.place]
             elif key in self.team.scratch:
                 registers[place] = self.team.scratch[key][self.place].reshape(-1, *seen(slot, self.work.parameter))
             else:
                 stack = _stacked([self.team.states[member][key] for member in self.members])
                 registers[place] = stack.reshape(-1, *seen(slot, self.work.parameter))
-        for place in self.tape.moved:  # a state that moves as it is must not be overwritten where it was
+        moved = self.tape.moved & {place for _, place in self.writes}
+        for place in moved:  # a state that moves as it is must not be overwritten where it was
             registers[place] = registers[place].clone() if isinstance(registers[place], Tensor) else registers[place]
         return registers
 
     def compute(self) -> list[Any]:
-        """Return what the phase leaves, in the order of its writes."""
-        registers = self.evaluate(tuple(place for _, place in self.tape.writes))
-        return [registers[place] for _, place in self.tape.writes]
+        """Return what the phase leaves, in the order of its writes that change something."""
+        registers = self.evaluate(tuple(place for _, place in self.writes))
+        return [registers[place] for _, place in self.writes]
 
     def leave(self, values: list[Any]) -> None:
         """Write what was computed into scratch and states."""
-        for (key, _), value in zip(self.tape.writes, values, strict=True):
+        for (key, _), value in zip(self.writes, values, strict=True):
+            cut = bool(self.work.program.states[key].block)
             if key in self.team.scratch:
                 whole = self.team.scratch[key]
-                whole[self.place] = value.reshape(-1, *whole.shape[1:])
+                place = (slice(None), self.place) if cut else self.place
+                is_whole = isinstance(value, Tensor) and not cut
+                whole[place] = value.reshape(-1, *whole.shape[1:]) if is_whole else value
             else:
                 targets = [self.team.states[member][key] for member in self.members]
-                torch._foreach_copy_(targets, [part.reshape(t.shape) for part, t in zip(value, targets, strict=True)])
+                if not isinstance(value, Tensor):  # a branch may be a number
+                    torch._foreach_zero_(targets)
+                    torch._foreach_add_(targets, value)
+                    continue
+                parts = value.unbind(1 if cut else 0)
+                torch._foreach_copy_(targets, [part.reshape(t.shape) for part, t in zip(parts, targets, strict=True)])
 
 
-def _stacked(tensors: list[Tensor]) -> Tensor:
-    return tensors[0].unsqueeze(0) if len(tensors) == 1 else torch.stack(tensors)
+def _stacked(tensors: list[Tensor], dim: int = 0) -> Tensor:
+    return tensors[0].unsqueeze(dim) if len(tensors) == 1 else torch.stack(tensors, dim)
 
 
 __all__ = ["PhasedLaunch", "counts_on_host", "launches", "phased", "teams"]

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias, cast, get_args
 
 from slalom.algebra import ELEMENT, MATRIX, REDUCTIONS, SCALAR, THIN, Expr, Extent, State, Value
-from slalom.algebra.expr import build
+from slalom.algebra.expr import block_of, build
 from slalom.engine.plan import Operand, UnplannableError, array_name, on_host
 from slalom.engine.program import Program
 
@@ -99,8 +99,11 @@ class _Cut:
         wide = any(shape not in _FUSED_DIMS for shape in (node.dims, *(arg.dims for arg in args)))
         # what is small and made of matrices alone stays with them
         follows = node.dims != ELEMENT and node.op not in REDUCTIONS
-        alone = all(self.matrix[id(arg)] for arg in args if not on_host(arg))
-        is_matrix = bool(args) and not on_host(node) and (node.op in MATRIX or wide or (follows and alone))
+        made = [arg for arg in args if not on_host(arg) and not (arg.op == "state" and arg.dims == SCALAR)]
+        alone = all(self.matrix[id(arg)] for arg in made) and bool(made or all(map(on_host, args)))
+        # a branch that is rarely taken must not be computed to be handed over
+        rare = node.op == "where" and on_host(node.args[0]) and any(self.matrix[id(arg)] for arg in args)
+        is_matrix = bool(args) and not on_host(node) and (node.op in MATRIX or wide or rare or (follows and alone))
         self.matrix[id(node)] = is_matrix
         below = [self.level[id(arg)] + (self.matrix[id(arg)] != is_matrix and bool(arg.args)) for arg in args]
         level = max(below, default=0)
@@ -248,9 +251,10 @@ class _Cut:
 def _declared(node: Expr) -> State:
     if "label" in node.attrs:
         return State(per=node.attrs["per"])
-    rank = next((int(side[1:]) for side in node.dims if side.startswith("r")), 0)
+    dims, block = block_of(node.dims)
+    rank = next((int(side[1:]) for side in dims if side.startswith("r")), 0)
     for kind in _KINDS:
         slot = dataclasses.replace(kind, rank=rank)
-        if slot.dims == node.dims:
-            return slot
+        if slot.dims == dims:
+            return dataclasses.replace(slot, block=block)
     raise UnplannableError(f"a value of shape {node.dims} is needed on both sides of a product")

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from slalom.algebra import ELEMENT, MATRIX, REDUCTIONS, SCALAR, Expr, State, Value, leaf
+from slalom.algebra.expr import is_one
 
 
 class Leaves(NamedTuple):
@@ -55,7 +56,7 @@ class Recorder:
     def write(self, key: str, slot: State, value: Value) -> None:
         """Record the value of a state after the step."""
         if isinstance(value, Expr):
-            fits = all(have in ("1", want) for have, want in zip(value.dims, slot.dims, strict=True))
+            fits = all(have == want or is_one(have) for have, want in zip(value.dims, slot.dims, strict=True))
             if not fits:
                 raise ValueError(f"{key} is declared per {slot.per}, but the formula writes shape {value.dims}.")
             # Hyper-parameters belong to groups: a method with state per model asks that groups share those it uses.

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from slalom.algebra import State
+from slalom.algebra.cutting import block_shape
+from slalom.algebra.expr import block_of
 from slalom.algebra.matrix import square_shape
 from slalom.engine.blocks import Blocks, pieces
 
@@ -29,9 +31,14 @@ def matrix_shape(tensor: Tensor, view: str = "matrix") -> tuple[int, int]:
     return (max(shape), min(shape)) if view == "tall" else shape
 
 
-def seen(slot: State, parameter: Tensor) -> tuple[int, int]:
+def seen(slot: State, parameter: Tensor) -> tuple[int, ...]:
     """Return the shape in which formulas see a state."""
     rows, columns = matrix_shape(parameter, slot.view)
+    if slot.block:
+        count, high, wide = block_shape(rows, columns, slot.block)
+        sides = {"m": high, "n": wide, "1": 1}
+        (first, second), _ = block_of(slot.dims)
+        return (count, sides[first], sides[second])
     rank = min(slot.rank, rows, columns)
     shapes = {
         "element": (rows, columns),
@@ -51,7 +58,10 @@ def layout(slot: State, parameter: Tensor, blocks: Blocks | None = None) -> tupl
     if blocks is not None and slot.scope == "tensor" and not _follows(slot):
         each = [layout(slot, piece) for piece in pieces(parameter, blocks)]
         return (len(each), *each[0]) if len(set(each)) == 1 else (sum(map(math.prod, each)),)
-    rows, columns = seen(slot, parameter)
+    shape = seen(slot, parameter)
+    if slot.block:
+        return shape
+    rows, columns = shape
     if slot.format == "sign":
         return (rows, -(-columns // 8))
     shapes: dict[str, tuple[int, ...]] = {
@@ -83,7 +93,7 @@ def kept_dtype(slot: State, parameter: Tensor) -> torch.dtype:
 
 def _follows(slot: State) -> bool:
     """Whether a state has the shape of its parameter, and is cut like it."""
-    return slot.per == "element" and slot.format == "float"
+    return slot.per == "element" and slot.format == "float" and not slot.block
 
 
 def shares(kept: Tensor, slot: State, parameter: Tensor, blocks: Blocks | None) -> list[Tensor]:
@@ -119,10 +129,13 @@ def fresh(slot: State, parameter: Tensor, blocks: Blocks | None = None) -> Tenso
     if slot.init == "normal":
         generator = torch.Generator().manual_seed(0)  # whatever else draws random numbers, runs repeat
         return torch.randn(layout(slot, parameter), generator=generator, dtype=dtype).to(parameter.device)
+    if slot.init == "identity":
+        *stack, side, _ = layout(slot, parameter)
+        return torch.eye(side, dtype=dtype, device=parameter.device).expand(*stack, side, side).clone()
     if slot.format == "sign":
         value = 255 if slot.init > 0 else 0
         return torch.full(layout(slot, parameter), value, dtype=dtype, device=parameter.device)
-    if slot.per == "element":
+    if slot.per == "element" and not slot.block:
         return torch.full_like(parameter, slot.init, dtype=dtype)
     return torch.full(layout(slot, parameter), slot.init, dtype=dtype, device=parameter.device)
 

@@ -1,6 +1,7 @@
 """What is measured while training, and what it means. Uses the optimizer's face and the engine; changes nothing."""
 
 from slalom.observe.broken import SigmaWatch, sigma
+from slalom.observe.roots import failed_roots
 from slalom.observe.zeros import Sparsity, sparsity
 
-__all__ = ["SigmaWatch", "Sparsity", "sigma", "sparsity"]
+__all__ = ["SigmaWatch", "Sparsity", "failed_roots", "sigma", "sparsity"]

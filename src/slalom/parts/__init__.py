@@ -24,7 +24,7 @@ from slalom.parts.base import (
     part_classes,
 )
 from slalom.parts.combinators import Delayed, Graft, Hold, PulledBack, Restarted, Sum
-from slalom.parts.epsilon import Atan2, Bare, Clamped, Early, Epsilon, Inside, InState, Outside, Softplus
+from slalom.parts.epsilon import Atan2, Bare, Clamped, Early, Epsilon, Inside, InState, Outside, Power, Softplus
 from slalom.parts.factored import (
     BlockMoment,
     Confidence,
@@ -36,7 +36,7 @@ from slalom.parts.factored import (
     ModelOriented,
 )
 from slalom.parts.form import FTRL, Greedy
-from slalom.parts.geometry import Eigenbasis, Kronecker, LowRankPolar, Sign, Sinkhorn, Spectral, Steepest, UnitLength
+from slalom.parts.geometry import LowRankPolar, Sign, Sinkhorn, Spectral, Steepest, UnitLength
 from slalom.parts.gradient import (
     L2,
     AdaptiveClip,
@@ -67,6 +67,7 @@ from slalom.parts.guard import (
     Tangent,
     TrustRatio,
 )
+from slalom.parts.kronecker import Eigenbasis, KLEigenbasis, Kronecker
 from slalom.parts.momentum import (
     AdaptiveMemory,
     AdaptiveMetricMemory,
@@ -109,6 +110,7 @@ from slalom.parts.regularize import (
     ProximalL2,
     StableDecay,
 )
+from slalom.parts.roots import ByEigenvalues, CoupledNewton, InverseRoot
 from slalom.parts.scale import (
     Accumulated,
     Belief,
@@ -159,6 +161,7 @@ __all__ = [
     "Bare",
     "Belief",
     "BlockMoment",
+    "ByEigenvalues",
     "Cautious",
     "CautiousDecay",
     "CenteredMoment",
@@ -173,6 +176,7 @@ __all__ = [
     "Confidence",
     "Constant",
     "Constrained",
+    "CoupledNewton",
     "Cover",
     "DAdaptation",
     "DAdaptationSGD",
@@ -217,7 +221,9 @@ __all__ = [
     "Inner",
     "Inside",
     "Interpolated",
+    "InverseRoot",
     "Iteration",
+    "KLEigenbasis",
     "KeepLength",
     "Kronecker",
     "LargestColumn",
@@ -250,6 +256,7 @@ __all__ = [
     "PolynomialAverage",
     "Positive",
     "PositiveNegative",
+    "Power",
     "PreviousMoment",
     "PrimalAverage",
     "Prodigy",

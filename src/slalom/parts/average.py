@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from slalom.algebra import State, Value, lerp, let, maximum, minimum, where
+from slalom.algebra import State, Value, lerp, let, maximum, minimum, when, where
 from slalom.parts.base import (
     Average,
     Decay,
@@ -35,10 +35,6 @@ class _Snapshots(Average, abstract=True):
     def after(self, t: Value, every: int, start: int, least: int, average: Value, parameter: Value) -> Value:
         """Return the average once there are enough snapshots, the parameter itself before."""
         return where(self.taken(t, every, start)[1] >= least, average, parameter)
-
-
-def _if(condition: Value | bool, value: Value, otherwise: Value) -> Value:
-    return value if condition is True else where(condition, value, otherwise)
 
 
 class WeightEma(_Snapshots):
@@ -75,7 +71,7 @@ class WeightEma(_Snapshots):
     def apply(self, x: Signals, s: Memory) -> Signals:
         taken, n = self.taken(x.t, self.every, self.start)
         decay = let("βₙ", self._decay(n))
-        s.a = _if(taken, x.result + decay * (s.a - x.result), s.a)
+        s.a = when(taken, x.result + decay * (s.a - x.result), s.a)
         return x
 
     def _decay(self, n: Value) -> Value:
@@ -111,7 +107,7 @@ class SWA(_Snapshots, name="swa"):
 
     def apply(self, x: Signals, s: Memory) -> Signals:
         taken, n = self.taken(x.t, self.every, self.start)
-        s.a = _if(taken, x.result + (1 - 1 / maximum(n, 1)) * (s.a - x.result), s.a)
+        s.a = when(taken, x.result + (1 - 1 / maximum(n, 1)) * (s.a - x.result), s.a)
         return x
 
     def readout(self, x: Signals, s: Memory) -> Value:
@@ -229,7 +225,7 @@ class PrimalAverage(Average):
 
     def apply(self, x: Signals, s: Memory) -> Signals:
         s.z = s.z + (x.result - x.w)
-        return x.replace(result=_if(x.rate > 0, s.z + self.beta * (x.w - s.z), x.w))
+        return x.replace(result=when(x.rate > 0, s.z + self.beta * (x.w - s.z), x.w))
 
     def readout(self, x: Signals, s: Memory) -> Value:
         return x.w

@@ -282,6 +282,11 @@ class Memory:
         """Return a view that, where ``condition`` holds, finds everything as before the first step."""
         return Memory(_Afresh(self._store, condition), self._part, self._prefix, self._condition)
 
+    def noting(self) -> tuple[Memory, Notes]:
+        """Return a view that notes which states that live where gradients live are written through it."""
+        notes = Notes(self._store)
+        return Memory(notes, self._part, self._prefix, self._condition), notes
+
     def only_if(self, condition: Value) -> Memory:
         """Return a view that writes only where ``condition`` holds."""
         return Memory(self._store, self._part, self._prefix, condition)
@@ -308,6 +313,29 @@ class Memory:
         if self._condition is not None:
             value = where(self._condition, value, self._store.read(key, slot))
         self._store.write(key, slot, value)
+
+
+class Notes:
+    """A store that notes what is written to it of gradients as such: states that turn when gradients are turned."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.turning: dict[str, State] = {}
+
+    def read(self, key: str, slot: State) -> Value:
+        """Return the value as it is now."""
+        return self.store.read(key, slot)
+
+    def write(self, key: str, slot: State, value: Value) -> None:
+        """Set the value that the next step will find."""
+        if slot.turns:
+            self.turning[key] = slot
+        self.store.write(key, slot, value)
+
+    def change(self, follow: Callable[[Value], Value]) -> None:
+        """Replace every noted state by what it becomes in new coordinates."""
+        for key, slot in self.turning.items():
+            self.store.write(key, slot, follow(self.store.read(key, slot)))
 
 
 class _Afresh:
@@ -385,6 +413,7 @@ class Part:
     """
 
     slot: ClassVar[str] = ""
+    lesson: ClassVar[str] = ""  # why the formula is what it is, for who reads it on a screen
     _name: ClassVar[str] = ""
     _slots: ClassVar[dict[str, State]] = {}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from slalom.algebra import State, maximum, norm, where
+from slalom.algebra import State, blocks, maximum, norm, unblocks, where
 from slalom.parts.base import Fraction, Geometry, Inner, Memory, Part, Signals, Step, check_count
 
 
@@ -116,19 +116,37 @@ class Graft(Geometry):
 
         u <- a |b| / |a|           0 where a is 0
 
+    Distributed Shampoo grafts block by block, and goes b's way before its first roots.
+
     Args:
         direction: gives a.
         magnitude: gives b.
+        block: lengths are those of blocks of at most that side (see `Kronecker`); 0 measures the whole tensor.
+        start: before that step u is b.
+        vectors: graft vectors too; otherwise u is b for them.
     """
 
     direction: Inner
     magnitude: Inner
+    block: int = 0
+    start: int = 1
+    vectors: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_count("Graft", "block", self.block, 0)
+        check_count("Graft", "start", self.start)
 
     def apply(self, x: Signals, s: Memory) -> Signals:
         a = self.direction.direct(x, s.inside("direction")).quotient()
         b = self.magnitude.direct(x, s.inside("magnitude")).quotient()
-        length = norm(a)
-        return x.divided().replace(direction=where(length > 0, norm(b) / length, 0.0) * a)
+        if x.ndim < 2 and not self.vectors:
+            return x.divided().replace(direction=b)
+        cut = blocks(a, self.block)
+        length = norm(cut, "block")
+        ratio = where(length > 0, norm(blocks(b, self.block), "block") / length, 0.0)
+        u = unblocks(ratio * cut, b)
+        return x.divided().replace(direction=where(x.t < self.start, b, u) if self.start > 1 else u)
 
 
 class Sum(Geometry):

@@ -147,6 +147,27 @@ class Softplus(Epsilon):
         return metric + log(1 + exp(-self.sharpness * metric)) / self.sharpness
 
 
+class Power(Epsilon):
+    """Another root than the second: ``D = v^(1 / power) + eps`` (AlgoPerf 2024: "NadamP", "Generalized Adam").
+
+    The variance is still one of squares, so that with a power other than 2 a step depends on the scale of gradients:
+    1.5 divides by ``|g|^(4/3)``.
+
+    Args:
+        power: which root.
+        eps: added to the root.
+    """
+
+    power: Positive = 2.0
+    eps: NonNegative = 1e-8
+
+    def root(self, variance: Value, unit: Value, correction: Value | float = 1.0) -> Value:
+        return (variance / correction) ** (1 / self.power) + self.eps * unit ** (2 / self.power)
+
+    def floor(self, metric: Value, unit: Value) -> Value:
+        return (metric * metric) ** (1 / self.power) + self.eps * unit ** (2 / self.power)
+
+
 class Atan2(Epsilon):
     """No epsilon: the quotient becomes an angle, ``a * atan2(u, b D)`` (Everett et al. 2024, arXiv:2407.05872).
 

@@ -30,7 +30,7 @@ class HeavyBall(Momentum):
     momentum: NonNegative = 0.9
     dampening: Fraction = 0.0
     nesterov: bool = False
-    b = State(torch=("momentum_buffer",))
+    b = State(turns=True, torch=("momentum_buffer",))
 
     def apply(self, x: Signals, s: Memory) -> Signals:
         x = x.divided()
@@ -57,7 +57,7 @@ class Ema(Momentum):
     beta: Decay = 0.9
     debias: bool = True
     nesterov: bool = False
-    m = State(torch=("exp_avg",))
+    m = State(turns=True, torch=("exp_avg",))
 
     def apply(self, x: Signals, s: Memory) -> Signals:
         x = x.divided()
@@ -80,7 +80,7 @@ class StepEma(Momentum):
     """
 
     beta: Decay = 0.9
-    m = State()
+    m = State(turns=True)
 
     def apply(self, x: Signals, s: Memory) -> Signals:
         x = x.divided()
@@ -102,7 +102,7 @@ class NesterovEma(Momentum):
 
     beta: Decay = 0.9
     momentum_decay: NonNegative = 4e-3
-    m = State(torch=("exp_avg",))
+    m = State(turns=True, torch=("exp_avg",))
     product = State(per="tensor", init=1.0, torch=("mu_product",))
 
     def apply(self, x: Signals, s: Memory) -> Signals:
@@ -130,7 +130,7 @@ class Interpolated(Momentum):
 
     beta_read: Decay = 0.9
     beta_keep: Decay = 0.99
-    m = State(torch=("exp_avg",))
+    m = State(turns=True, torch=("exp_avg",))
 
     def apply(self, x: Signals, s: Memory) -> Signals:
         x = x.divided()
@@ -157,9 +157,9 @@ class Extrapolated(Momentum):
 
     beta: Decay = 0.98
     beta_change: Decay = 0.92
-    m = State(torch=("exp_avg",))
-    c = State(torch=("exp_avg_diff",))
-    previous = State(torch=("previous_grad",))
+    m = State(turns=True, torch=("exp_avg",))
+    c = State(turns=True, torch=("exp_avg_diff",))
+    previous = State(turns=True, torch=("previous_grad",))
 
     def apply(self, x: Signals, s: Memory) -> Signals:
         x = x.divided()
@@ -192,8 +192,8 @@ class TwoSpeeds(Momentum):
     beta_slow: Decay = 0.9999
     alpha: NonNegative = 5.0
     warmup: int = 0
-    m = State()
-    slow = State()
+    m = State(turns=True)
+    slow = State(turns=True)
 
     def apply(self, x: Signals, s: Memory) -> Signals:
         x = x.divided()
@@ -227,8 +227,8 @@ class PositiveNegative(Momentum):
     beta: Decay = 0.9
     amplify: NonNegative = 1.0
     debias: bool = False
-    newest = State()
-    older = State()
+    newest = State(turns=True)
+    older = State(turns=True)
 
     def apply(self, x: Signals, s: Memory) -> Signals:
         x = x.divided()
@@ -256,9 +256,9 @@ class Aggregated(Momentum):
     light: Decay = 0.0
     middle: Decay = 0.9
     heavy: Decay = 0.99
-    b_light = State()
-    b_middle = State()
-    b_heavy = State()
+    b_light = State(turns=True)
+    b_middle = State(turns=True)
+    b_heavy = State(turns=True)
 
     def apply(self, x: Signals, s: Memory) -> Signals:
         x = x.divided()
@@ -290,7 +290,7 @@ class AdaptiveMemory(Momentum):
     most: Decay = 0.9
     lam: NonNegative = 0.1
     per: Per = "model"
-    d = State()
+    d = State(turns=True)
 
     def apply(self, x: Signals, s: Memory) -> Signals:
         x = x.divided()
@@ -324,7 +324,7 @@ class AdaptiveMetricMemory(Momentum):
     most: Decay = 0.89
     lam: NonNegative = 0.1
     weight_decay: NonNegative = 0.0
-    d = State()
+    d = State(turns=True)
     product = State(per="tensor", init=1.0)
     rate = State(per="tensor")
 
@@ -367,16 +367,16 @@ class FractionalMemory(Momentum):
     alpha: Fraction = 0.5
     convention: Literal["difference", "memory"] = "difference"
     terms: int = 10
-    g1 = State()
-    g2 = State()
-    g3 = State()
-    g4 = State()
-    g5 = State()
-    g6 = State()
-    g7 = State()
-    g8 = State()
-    g9 = State()
-    g10 = State()
+    g1 = State(turns=True)
+    g2 = State(turns=True)
+    g3 = State(turns=True)
+    g4 = State(turns=True)
+    g5 = State(turns=True)
+    g6 = State(turns=True)
+    g7 = State(turns=True)
+    g8 = State(turns=True)
+    g9 = State(turns=True)
+    g10 = State(turns=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()

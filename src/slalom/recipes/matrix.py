@@ -1,4 +1,4 @@
-"""Methods that see matrices: orthogonalised momentum, other norms, Kronecker factors; AdamW where there is none."""
+"""Methods that see matrices: orthogonalised momentum and other norms; AdamW where there is none."""
 
 from __future__ import annotations
 
@@ -6,16 +6,9 @@ from typing import Any, Final, Literal
 
 from slalom.parts import (
     Decoupled,
-    Delayed,
-    Early,
-    Eigenbasis,
     Ema,
-    Fixed,
     FixedRms,
-    Graft,
     HeavyBall,
-    Hold,
-    Kronecker,
     LowRankPolar,
     MaxRowSum,
     NewtonSchulz,
@@ -277,112 +270,3 @@ def swan(
         step=lr,
     )
     return with_adam(hidden, adam_lr, adam_betas, adam_eps, weight_decay)
-
-
-@recipe(
-    "shampoo",
-    class_name="Shampoo",
-    title="a preconditioner for the rows and one for the columns",
-    family="matrix",
-    year=2018,
-    source="Gupta, Koren & Singer 2018, arXiv:1802.09568",
-    use="studying what second-order structure brings; see distributed-shampoo to train",
-    avoid="long training: sums only grow, so steps only shrink; sides of many thousands",
-    lrs=(3e-2, 1e-1, 3e-1),
-)
-def shampoo(
-    lr: float = 0.1, momentum: float = 0.0, eps: float = 1e-4, weight_decay: float = 0.0, frequency: int = 1
-) -> Recipe:
-    return Recipe(
-        momentum=HeavyBall(momentum) if momentum else None,
-        geometry=Kronecker(0.0, sums=True, eps=eps, frequency=frequency),
-        regularize=decoupled(weight_decay),
-        step=lr,
-    )
-
-
-def _grafted(kronecker: Kronecker, adam: SecondMoment) -> Graft:
-    """A Kronecker direction with the length of Adam's step."""
-    return Graft(Recipe(geometry=kronecker), Recipe(scale=adam))
-
-
-@recipe(
-    "distributed-shampoo",
-    class_name="DistributedShampoo",
-    title="Shampoo with Adam's step lengths, winner of AlgoPerf 2024",
-    family="matrix",
-    year=2023,
-    source="Shi et al. 2023, arXiv:2309.06497; settings near the AlgoPerf v0.5 winner's (no blocks, no merged sides)",
-    use="matrices of up to a few thousand a side, where steps are dear",
-    avoid="memory is short: two square factors and two roots per matrix beside Adam's states",
-    lrs=(3e-4, 1e-3, 3e-3),
-)
-def distributed_shampoo(
-    lr: float = 1e-3,
-    betas: Betas = (0.9, 0.995),
-    eps: float = 1e-8,
-    weight_decay: float = 1e-2,
-    frequency: int = 10,
-    adam_eps: float = 1e-8,
-) -> Recipe:
-    return Recipe(
-        momentum=Ema(betas[0]),
-        geometry=_grafted(Kronecker(betas[1], eps=eps, frequency=frequency), SecondMoment(betas[1], adam_eps)),
-        regularize=decoupled(weight_decay),
-        step=lr,
-    )
-
-
-@recipe(
-    "caspr",
-    class_name="CASPR",
-    title="Shampoo's factors combined as a Kronecker sum",
-    family="matrix",
-    year=2024,
-    source="Duvvuri et al., ICLR 2024 (with Adam's step lengths)",
-    use="as Shampoo; the sum bounds the full preconditioner more closely than the product",
-    avoid="memory is short: two square factors and two roots per matrix beside Adam's states",
-    lrs=(3e-4, 1e-3, 3e-3),
-)
-def caspr(
-    lr: float = 1e-3,
-    betas: Betas = (0.9, 0.995),
-    eps: float = 1e-8,
-    weight_decay: float = 1e-2,
-    frequency: int = 10,
-    adam_eps: float = 1e-8,
-) -> Recipe:
-    return Recipe(
-        momentum=Ema(betas[0]),
-        geometry=_grafted(
-            Kronecker(betas[1], eps=eps, frequency=frequency, combine="sum"), SecondMoment(betas[1], adam_eps)
-        ),
-        regularize=decoupled(weight_decay),
-        step=lr,
-    )
-
-
-@recipe(
-    "soap",
-    class_name="SOAP",
-    title="Adam in Shampoo's eigenbasis",
-    family="matrix",
-    year=2024,
-    source="Vyas et al. 2024, arXiv:2409.11321",
-    use="matrices where steps are dear and matrix products cheap",
-    avoid="dimensions of many thousands: it keeps two square factors and two bases per matrix",
-    lrs=(1e-3, 3e-3, 1e-2),
-)
-def soap(
-    lr: float = 3e-3,
-    betas: tuple[float, float] = (0.95, 0.95),
-    eps: float = 1e-8,
-    weight_decay: float = 1e-2,
-    frequency: int = 10,
-) -> Recipe:
-    return Recipe(
-        momentum=Delayed(Ema(betas[0])),
-        geometry=Eigenbasis(Recipe(scale=Delayed(SecondMoment(betas[1], Early(eps)))), betas[1], frequency),
-        regularize=decoupled(weight_decay),
-        step=Hold(Fixed(lr)),
-    )

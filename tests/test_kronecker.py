@@ -1,0 +1,243 @@
+"""Kronecker preconditioners: blocks, inverse roots and what happens when one fails, the turning basis."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from typing import Any
+
+import pytest
+import torch
+
+import slalom
+from networks import quietly
+from slalom import Recipe
+from slalom import parts as P  # noqa: N812
+from slalom.algebra import cutting, symmetric
+from slalom.observe import failed_roots
+from test_native import compare, drive, lists
+
+NEWTON = P.CoupledNewton(relative=False)  # a mean eigenvalue depends on what pads a block
+
+
+def grafted(block: int, **settings: Any) -> Recipe:
+    shampoo = P.Kronecker(0.9, eps=1e-4, frequency=2, block=block, **settings)
+    return Recipe(
+        momentum=P.Ema(),
+        geometry=P.Graft(Recipe(geometry=shampoo), Recipe(scale=P.SecondMoment(0.9)), block),
+        step=0.02,
+    )
+
+
+def soap(block: int) -> Recipe:
+    adam = Recipe(momentum=P.Delayed(P.Ema()), scale=P.Delayed(P.SecondMoment(0.9)))
+    return Recipe(geometry=P.Eigenbasis(adam, 0.9, 2, block), step=P.Hold(P.Fixed(0.02)))
+
+
+def pieces(side: int, block: int) -> list[slice]:
+    """Equal pieces, the last one shorter, as few as it takes."""
+    length = -(-side // -(-side // block))
+    return [slice(first, min(first + length, side)) for first in range(0, side, length)]
+
+
+@pytest.mark.parametrize("shape", [(7, 5), (2, 7, 5), (3, 3), (1, 9), (8, 1), (4, 6)], ids=str)
+def test_blocks_can_be_put_together_again(shape: tuple[int, ...]) -> None:
+    x = torch.arange(float(torch.Size(shape).numel())).reshape(shape)
+    cut = cutting.blocks(x, size=3)
+    assert torch.equal(cutting.unblocks(cut, x), x)
+    first, second = pieces(shape[-2], 3), pieces(shape[-1], 3)
+    assert cut.shape[0] == len(first) * len(second)
+    for block, (rows, columns) in zip(cut, itertools.product(first, second), strict=True):
+        mine = x[..., rows, columns]
+        assert torch.equal(block[..., : mine.shape[-2], : mine.shape[-1]], mine)
+        assert block.sum() == mine.sum()  # what pads is zero
+
+
+@pytest.mark.parametrize("executor", ["eager", "native"])
+@pytest.mark.parametrize(
+    ("recipe", "exactness"),
+    [(grafted, 1e-9), (soap, 1e-9), (lambda block: grafted(block, inverse=NEWTON), 1e-5)],
+    ids=["shampoo", "soap", "newton"],  # which stops at a millionth
+)
+def test_a_matrix_in_blocks_learns_as_its_blocks_alone(recipe: Any, exactness: float, executor: str) -> None:
+    dtype = torch.float64 if executor == "eager" else torch.float32
+    whole = torch.nn.Parameter(torch.randn(5, 8, generator=torch.Generator().manual_seed(3)).to(dtype))
+    cuts = list(itertools.product(pieces(5, 3), pieces(8, 3)))
+    alone = [torch.nn.Parameter(whole.detach()[cut].clone()) for cut in cuts]
+    together, apart = recipe(3).build([whole]), recipe(0).build(alone)
+    for step in range(7):
+        whole.grad = torch.randn(5, 8, generator=torch.Generator().manual_seed(step)).to(dtype)
+        for part, cut in zip(alone, cuts, strict=True):
+            part.grad = whole.grad[cut].clone()
+        together.step()
+        apart.step()
+    assert executor in together.executors()
+    for part, cut in zip(alone, cuts, strict=True):
+        tolerance = exactness if executor == "eager" else 1e-3
+        torch.testing.assert_close(whole.detach()[cut], part.detach(), rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("missing", [False, True], ids=["all", "missing"])
+@pytest.mark.parametrize("name", ["shampoo", "newton", "sum", "chained", "vectors", "soap"])
+def test_blocks_compiled_equal_the_reference(name: str, missing: bool) -> None:
+    settings: dict[str, Any] = {
+        "newton": {"inverse": NEWTON},
+        "sum": {"combine": "sum"},
+        "chained": {"chained": True},
+        "vectors": {"vectors": True},
+    }
+    recipe = soap(3) if name == "soap" else grafted(3, **settings.get(name, {}))
+    # square blocks of full rank: no eigenbasis is a matter of rounding
+    compare(recipe, [(6, 6), (3, 3), (6, 6), (9, 3), (6, 6), (7,), (7,)], missing=missing)
+
+
+def test_a_step_cut_short_by_no_block_is_the_step_without() -> None:
+    ends = []
+    for block in (0, 64):
+        params = lists([(5, 7), (4, 4)], torch.float64)
+        drive(grafted(block).build(params), 4)
+        ends.append(params)
+    for p, q in zip(*ends, strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-12, atol=1e-12)
+
+
+# --- inverse roots ---------------------------------------------------------------------------------------
+
+
+def spd(size: int, smallest: float = 1e-3) -> torch.Tensor:
+    basis, _ = torch.linalg.qr(torch.randn(size, size, dtype=torch.float64))
+    return basis @ torch.logspace(0, torch.tensor(smallest).log10(), size, dtype=torch.float64).diag() @ basis.T
+
+
+def root_of(x: torch.Tensor, root: int, eps: float, method: str, **options: Any) -> torch.Tensor:
+    settings = {"relative": False, "dtype": "same", "steps": 100, **options}
+    return symmetric.inverse_root(x, eps, root=root, method=method, **settings)
+
+
+@pytest.mark.parametrize("method", ["eigh", "newton"])
+@pytest.mark.parametrize("root", [1, 2, 4])
+@pytest.mark.parametrize("size", [1, 6])
+def test_a_root_to_its_power_inverts(size: int, root: int, method: str) -> None:
+    x = torch.stack([spd(size), 1e6 * spd(size), 1e-6 * spd(size)])
+    found = root_of(x, root, 0.0, method)
+    expected = torch.eye(size, dtype=torch.float64).expand_as(x)
+    torch.testing.assert_close(torch.linalg.matrix_power(found, root) @ x, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["eigh", "newton"])
+@pytest.mark.parametrize("dtype", ["same", "float64"])
+def test_zero_and_rank_one_and_single_rows_have_roots(dtype: str, method: str) -> None:
+    v = torch.tensor([[3.0, 0.0, 4.0]])
+    for x, eps in ((torch.zeros(3, 3), 1e-6), (v.T @ v, 1e-4), (v @ v.T, 1e-6), (torch.zeros(1, 1), 1e-6)):
+        found = root_of(x, 4, eps, method, dtype=dtype)
+        ridged = x.double() + eps * torch.eye(len(x), dtype=torch.float64)
+        values, vectors = torch.linalg.eigh(ridged)
+        exact = vectors @ values.pow(-0.25).diag() @ vectors.T
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found.double(), exact, rtol=2e-3, atol=2e-3)
+
+
+def test_double_precision_finds_what_single_loses() -> None:
+    x = spd(12, 1e-7)
+    exact = root_of(x, 4, 0.0, "eigh")
+    single, double = (root_of(x.float(), 4, 0.0, "eigh", dtype=dtype).double() for dtype in ("float32", "float64"))
+    assert (double - exact).norm() < 0.2 * (single - exact).norm()
+
+
+def test_a_relative_ridge_follows_the_size() -> None:
+    x = spd(5)
+    torch.testing.assert_close(
+        root_of(16 * x, 4, 1e-2, "eigh", relative=True), root_of(x, 4, 1e-2, "eigh", relative=True) / 2
+    )
+
+
+def test_one_bad_matrix_does_not_spoil_its_neighbours() -> None:
+    x = torch.stack([spd(4), torch.full((4, 4), torch.nan, dtype=torch.float64), spd(4)])
+    for method in ("eigh", "newton"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = root_of(x, 2, 1e-6, method)
+        assert torch.isfinite(found).flatten(1).all(1).tolist() == [True, False, True]
+        torch.testing.assert_close(found[2], root_of(x[2], 2, 1e-6, method))
+
+
+@pytest.mark.parametrize("executor", ["eager", "native"])
+@pytest.mark.parametrize("block", [0, 3])
+def test_where_a_root_fails_the_old_preconditioner_stays_and_is_counted(block: int, executor: str) -> None:
+    symmetric._warn_of_failure.cache_clear()
+    params = lists([(6, 6), (6, 6)], torch.float32)
+    optimizer = quietly(lambda: slalom.DistributedShampoo(params, frequency=2, block=block, executor=executor))
+    key = "direction.kronecker."
+    drive(optimizer, 2)
+    assert failed_roots(optimizer) == {}
+    before = optimizer.state[params[0]][key + "P_L"].clone()
+    optimizer.state[params[0]][key + "L"].flatten()[0] = torch.inf  # what an overflow leaves
+    with pytest.warns(RuntimeWarning, match="the one before stays in use"):
+        drive(optimizer, 2, seed=2)
+    after = optimizer.state[params[0]][key + "P_L"]
+    assert torch.isfinite(params[0]).all()
+    (count,) = failed_roots(optimizer).values()
+    assert count == 1
+    if block:
+        assert torch.equal(before[0], after[0])
+        assert not torch.equal(before[1:], after[1:])
+    else:
+        assert torch.equal(before, after)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # once is enough
+        drive(optimizer, 2, seed=3)
+    assert failed_roots(optimizer) == {next(iter(failed_roots(optimizer))): 2}
+
+
+def test_before_the_first_root_a_failure_leaves_the_gradients_direction() -> None:
+    symmetric._warn_of_failure.cache_clear()
+    w = torch.nn.Parameter(torch.zeros(3, 3))
+    w.grad = torch.full((3, 3), 1e25)  # its square overflows
+    optimizer = slalom.Shampoo([w], lr=1.0)
+    with pytest.warns(RuntimeWarning):
+        optimizer.step()
+    torch.testing.assert_close(w.detach(), -w.grad)
+
+
+def test_gradients_that_begin_with_zero_do_no_harm() -> None:
+    for name in ("shampoo", "distributed-shampoo", "caspr", "soap"):
+        w = torch.nn.Parameter(torch.ones(4, 3))
+        optimizer = quietly(lambda name=name, w=w: slalom.create(name, [w]))
+        for step in range(14):
+            w.grad = torch.zeros(4, 3) if step < 12 else torch.randn(4, 3)
+            optimizer.step()
+        assert torch.isfinite(w).all(), name
+        assert (w != 1).any()
+
+
+# --- the basis -------------------------------------------------------------------------------------------
+
+
+def test_momentum_inside_the_basis_is_momentum_before_it() -> None:
+    def recipe(inside: bool) -> Recipe:
+        ema, scale = P.Delayed(P.Ema()), P.Delayed(P.SecondMoment(0.9))
+        return Recipe(
+            momentum=None if inside else ema,
+            geometry=P.Eigenbasis(Recipe(momentum=ema if inside else None, scale=scale), 0.9, 3),
+            step=P.Hold(P.Fixed(0.02)),
+        )
+
+    ends = []
+    for inside in (False, True):
+        params = lists([(5, 5), (4, 6)], torch.float64)
+        drive(recipe(inside).build(params), 11)
+        ends.append(params)
+    for p, q in zip(*ends, strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-10, atol=1e-10)
+
+
+def test_what_was_never_touched_stays_apart_and_last() -> None:
+    a = spd(4)
+    x = torch.zeros(7, 7, dtype=torch.float64)
+    alive = torch.tensor([0, 2, 3, 6])
+    x[alive[:, None], alive] = a
+    q = symmetric.eigenvectors(x)
+    for _ in range(3):
+        assert torch.equal(q[[1, 4, 5], :4], torch.zeros(3, 4, dtype=torch.float64))
+        assert torch.equal(q[:, 4:].abs(), torch.eye(7, dtype=torch.float64)[:, [1, 4, 5]])
+        q = symmetric.refreshed_eigenvectors(x, q)
