@@ -36,15 +36,15 @@ def merged_groups(saved: Groups, current: Groups) -> list[dict[str, Any]]:
         raise ValueError(f"the checkpoint has {len(saved)} parameter groups, this optimizer has {len(current)}.")
     merged: list[dict[str, Any]] = []
     for place, (old, new) in enumerate(zip(saved, current, strict=True)):
-        if len(old["params"]) != len(new["params"]):
-            raise ValueError(
-                f"parameter group {place} of the checkpoint has {len(old['params'])} parameters, "
-                f"this optimizer's has {len(new['params'])}."
-            )
         if old.get("role") != new.get("role"):
             raise ValueError(
                 f"parameter group {place} of the checkpoint plays the role {old.get('role')!r}, "
                 f"this optimizer's {new.get('role')!r}: they were sorted differently."
+            )
+        if len(old["params"]) != len(new["params"]):
+            raise ValueError(
+                f"parameter group {place} of the checkpoint has {len(old['params'])} parameters, "
+                f"this optimizer's has {len(new['params'])}."
             )
         _check_routing(place, old, new)
         keep = {key: value for key, value in old.items() if key in new or key not in _TORCH_ONLY}

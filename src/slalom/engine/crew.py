@@ -271,7 +271,11 @@ class Crew:
         for seat in self.empty:
             seat.state["step"] += 1.0
         for launch, seats in self.launches:
-            found: list[Any] = [seat.gradient(gradients) for seat in seats]
+            found: list[Any]
+            if self._cut is None:  # a thousand tensors are looked at in every step
+                found = [gradients[seat.index] for seat in seats]
+            else:
+                found = [seat.gradient(gradients) for seat in seats]
             if not (launch.contiguous and self._contiguous):
                 found = [_aligned(gradient, seat.parameter) for gradient, seat in zip(found, seats, strict=True)]
             launch.set_gradients(found)
