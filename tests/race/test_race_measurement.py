@@ -137,3 +137,47 @@ def test_an_optimizer_without_a_learning_rate_races(toys, tmp_path, monkeypatch)
     assert outcome.status == "finished"
     assert outcome.curve.loss[-1] < outcome.curve.loss[0]
     assert math.isnan(trials[0].lr)
+
+
+def test_a_forecast_judges_unseen_kinds_by_the_pace_of_those_seen(toys):
+    entries = choose([str(toys)], ["line", "explodes"])
+    race = plan(entries, enter(["adam"]), 1, Ruleset(lrs=(0.1,)))
+    costs = {("line", "adam"): Cost(10.0, 0.01, 0.0), ("explodes", "adam"): Cost(10.0, 0.02, 0.0)}
+    line, explodes = race.trials
+    forecast = Forecast(race, costs, workers=1)
+    assert forecast.trial(explodes) == pytest.approx(20 * 0.02)
+    assert Forecast(race, costs, workers=1, crowding=1.5).trial(explodes) == pytest.approx(1.5 * 20 * 0.02)
+    # The machine turns out to be three times as slow as it was when steps were timed.
+    forecast.learn(line, Outcome("finished", 20, seconds=3 * 20 * 0.01))
+    assert forecast.trial(explodes) == pytest.approx(3 * 20 * 0.02)
+
+
+def test_the_range_of_a_forecast_narrows_as_trials_come_in_as_expected_and_widens_if_they_do_not(toys):
+    (entry,) = choose([str(toys)], ["line"])
+    race = plan([entry], enter(["adam"]), 1, Ruleset(lrs=(0.1,)))
+    (trial,) = race.trials
+
+    def width(*seconds):
+        forecast = Forecast(race, {("line", "adam"): Cost(10.0, 0.01, 0.0)}, workers=1)
+        for one in seconds:
+            forecast.learn(trial, Outcome("finished", 20, seconds=one))
+        left = forecast.rest(race.trials)
+        assert left.low < left.seconds < left.high
+        return left.high / left.low
+
+    # Before anything is seen a third either way.
+    assert width() == pytest.approx(1.35**2, rel=0.01)
+    assert width(0.2, 0.2, 0.2) < width(0.2) < width()
+    assert width(0.2, 0.5, 0.2) > width(0.2, 0.2, 0.2)
+
+
+def test_the_wall_time_of_a_step_counts_the_waiting_and_its_cpu_time_does_not():
+    import time
+
+    from slalom.race.work import _time
+
+    calls = iter([0.0] * 2 + [0.0, 0.0, 0.1] * 500)
+    cpu, wall = _time(lambda: time.sleep(next(calls)), 0.5)
+    # Most calls do not wait; a median of wall times would not notice those that do.
+    assert wall > 0.02
+    assert cpu < 0.01

@@ -105,12 +105,9 @@ def _standings(standing: Standings) -> Table:
     )
     table = _table(title)
     table.add_column("optimizer", overflow="fold", min_width=8)
-    table.add_column("AlgoPerf score", justify="right")
-    if standing.reference is not None:
-        table.add_column("vs reference", justify="right")
-    table.add_column("speed-up", justify="right")
-    table.add_column("P(1st)", justify="right")
-    table.add_column("by cost", justify="right")
+    columns = ("AlgoPerf score", *(("vs reference",) if standing.reference is not None else ()))
+    for name in (*columns, "speed-up", "P(1st)", "by cost"):
+        table.add_column(name, justify="right", no_wrap=True)
     for name in standing.order:
         cells = [name, interval(standing.algoperf, name)]
         if standing.reference is not None:
@@ -122,8 +119,11 @@ def _standings(standing: Standings) -> Table:
 
 
 def interval(doubt: Doubt, name: str) -> str:
-    """Write a score with its interval."""
-    return f"{doubt.score[name]:.2f} [{doubt.low[name]:.2f} {doubt.high[name]:.2f}]"
+    """Write a score with its interval, briefly, so that two of them fit into 80 columns beside all else."""
+    low, high = (
+        f"{end:.2f}".removeprefix("0") if end < 0.995 else "1.0" for end in (doubt.low[name], doubt.high[name])
+    )
+    return f"{doubt.score[name]:.2f} [{low} {high}]"
 
 
 def speedup(standing: Standings, name: str) -> str:

@@ -1,4 +1,4 @@
-"""The report's charts of the race as a whole: performance profiles, and advantages against size."""
+"""The report's charts of the race as a whole: performance profiles, speed-ups, and advantages against size."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ R_MAX = 4.0
 
 def race_charts(standing: Standings, styles: Styles) -> list[Chart]:
     """Draw what there is."""
-    return [profiles(standing, styles), *([ladder(standing, styles)] if standing.ladder else [])]
+    drawn = [profiles(standing, styles)]
+    if len(standing.order) > 1:
+        drawn.append(speedups(standing, styles))
+    return [*drawn, *([ladder(standing, styles)] if standing.ladder else [])]
 
 
 def profiles(standing: Standings, styles: Styles) -> Chart:
@@ -39,6 +42,49 @@ def profiles(standing: Standings, styles: Styles) -> Chart:
     names = ", ".join(standing.order)
     note = "Up and to the left is better; the area is the AlgoPerf score. Medians over studies."
     return chart("race", "Performance profiles", note, f"Performance profiles, highest score first: {names}.", draw)
+
+
+def speedups(standing: Standings, styles: Styles) -> Chart:
+    """Draw how many times as fast as the baseline everybody reaches the targets, with paired intervals."""
+    against = {
+        name: one
+        for one in standing.comparisons
+        for name, other in ((one.first, one.second), (one.second, one.first))
+        if other == standing.baseline
+    }
+    names = [name for name in reversed(standing.order) if name in against and against[name].units]
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        for place, name in enumerate(names):
+            one, style = against[name], styles[name]
+            ends = (one.ratio, one.low, one.high)
+            if one.second == name:
+                ends = (1 / one.ratio, 1 / one.high, 1 / one.low if one.low > 0 else math.inf)
+            ratio, low, high = (min(max(end, 1 / R_MAX), R_MAX) for end in ends)
+            if one.units > 1:
+                axes.hlines(place, low, high, color=style.colour, linewidth=2.0, gid=f"entrant-{style.index}-range")
+            axes.plot(
+                [ratio], [place], color=style.colour, marker=style.marker, markersize=6, markeredgewidth=0,
+                gid=f"entrant-{style.index}-ratio",
+            )  # fmt: skip
+        axes.axvline(1.0, color=INK, linewidth=0.8, linestyle=(0, (1, 2)), alpha=0.7)
+        axes.set_xscale("log")
+        axes.set_xlim(1 / R_MAX * 0.97, R_MAX * 1.03)
+        axes.set_ylim(-0.6, len(names) - 0.4)
+        axes.set_xticks([0.25, 0.5, 1, 2, 4])
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_yticks(range(len(names)), names)
+        axes.grid(visible=False, axis="y")
+        axes.set_xlabel(f"speed-up over {standing.baseline}, in steps to target")
+
+    note = (
+        "To the right of 1 is faster. Paired 95 % intervals, cut off at the chart's edge; one that does not touch 1 "
+        "says that one beats the other. None is drawn where there is a single study or workload to pair."
+    )
+    described = ", ".join(reversed(names))
+    return chart("race-speedups", f"Speed-up over {standing.baseline}", note, f"Speed-ups: {described}.", draw)
 
 
 def ladder(standing: Standings, styles: Styles) -> Chart:
@@ -69,4 +115,4 @@ def ladder(standing: Standings, styles: Styles) -> Chart:
 
     note = "Ratio of steps to target with paired 95 % intervals, where there is more than one study."
     description = f"Speed-up over {standing.baseline} against the number of parameters."
-    return chart("race", "Advantage against size", note, description, draw)
+    return chart("race-ladder", "Advantage against size", note, description, draw)

@@ -1,4 +1,5 @@
-// Tables are sorted by their headers: a click or Enter, once for ascending and again for descending. Nothing is loaded.
+// Tables are sorted by their headers: a click or Enter, once for ascending and again for descending. A word in the filter
+// hides who does not contain it, a button turns the page dark or light, paper shows what is folded. Nothing is loaded.
 "use strict";
 for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0];
@@ -21,3 +22,25 @@ for (const table of document.querySelectorAll("table.sortable")) {
     });
   });
 }
+
+const filter = document.getElementById("filter");
+filter.addEventListener("input", () => {
+  const words = filter.value.toLowerCase().split(/[\s,]+/).filter(Boolean);
+  for (const label of document.querySelectorAll(".legend label")) {
+    const name = label.textContent.toLowerCase();
+    label.querySelector("input").checked = !words.length || words.some((word) => name.includes(word));
+  }
+});
+
+document.getElementById("theme").addEventListener("click", () => {
+  const root = document.documentElement;
+  const dark = root.dataset.theme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
+  root.dataset.theme = dark === "dark" ? "light" : "dark";
+});
+
+addEventListener("beforeprint", () => {
+  for (const folded of document.querySelectorAll("details:not([open])")) {
+    folded.open = true;
+    addEventListener("afterprint", () => (folded.open = false), { once: true });
+  }
+});

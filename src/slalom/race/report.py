@@ -17,7 +17,7 @@ import jinja2
 from slalom.errors import UsageError
 from slalom.race.anchors import NOTE, SOURCE, anchors_for
 from slalom.race.charts import charts
-from slalom.race.leaderboard import EDGE, interval, loss, rank, speedup, to_target
+from slalom.race.leaderboard import EDGE, loss, rank, speedup, to_target
 from slalom.race.palette import COLOURS, styles
 from slalom.race.profiles import race_charts
 from slalom.race.results import Results, answer, caveat, question
@@ -41,7 +41,7 @@ def write(results: Results, path: Path, command: str) -> None:
 def render(results: Results, command: str) -> str:
     """Return the report as HTML."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.globals.update(interval=interval, speedup=speedup)
+    environment.globals.update(speedup=speedup)
     environment.filters.update(loss=loss, number=_number, target=to_target, rank=rank)
     template = environment.from_string((files("slalom.race") / "report.html.j2").read_text(encoding="utf-8"))
     script = (files("slalom.race") / "report.js").read_text(encoding="utf-8")

@@ -23,7 +23,7 @@ class Cost:
 
     Attributes:
         step_ms: CPU milliseconds of a step; the median of a few.
-        step: wall seconds of a step.
+        step: wall seconds of a step; the mean of a few.
         evaluation: wall seconds of an evaluation.
     """
 
@@ -152,15 +152,17 @@ def _measure(job: Measure, seconds: float = 0.2) -> Cost | None:
 
 
 def _time(action: Callable[[], object], seconds: float) -> tuple[float, float]:
-    """Return the CPU and the wall seconds of one call, medians; the first ones, which warm up, are not counted."""
+    """Return the CPU and the wall seconds of one call; the first ones, which warm up, are not counted.
+
+    Of the CPU time the median, which is the call's own. Of the wall time the mean: on a busy machine most calls are not
+    interrupted and a few are for long, and a trial waits for those as well.
+    """
     for _ in range(2):
         action()
     cpu: list[float] = []
-    wall: list[float] = []
-    end = time.perf_counter() + seconds
-    while not wall or (time.perf_counter() < end and len(wall) < 200):
-        before, before_cpu = time.perf_counter(), time.process_time()
+    began = time.perf_counter()
+    while not cpu or (time.perf_counter() < began + seconds and len(cpu) < 200):
+        before = time.process_time()
         action()
-        cpu.append(time.process_time() - before_cpu)
-        wall.append(time.perf_counter() - before)
-    return statistics.median(cpu), statistics.median(wall)
+        cpu.append(time.process_time() - before)
+    return statistics.median(cpu), (time.perf_counter() - began) / len(cpu)
