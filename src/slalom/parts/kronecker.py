@@ -94,17 +94,11 @@ class Eigenbasis(Geometry):
         if x.ndim < 2:
             return self.inner.direct(x, s).divided()
         left, right = s.Q_L, s.Q_R
-        grad = let("g′", self._turned(x.grad, left.mT, right))
-        # Where a signal is the gradient itself, it stays the gradient itself.
-        direction, energy, trend = (
-            grad if signal is x.grad else let(f"{letter}′", self._turned(signal, left.mT, right))
-            for letter, signal in (("u", x.direction), ("e", x.energy), ("m", x.trend))
-        )
-        inside = x.replace(grad=grad, direction=direction, energy=energy, trend=trend)
+        inside = x.through(lambda letter, a: let(f"{letter}′", self._turned(a, left.mT, right)))
         noted, notes = s.noting()
         q = let("q", self._quotient(self.inner.direct(inside, noted), s))
         u = self._turned(q, left, right.mT)
-        self._gather(x, grad, s)
+        self._gather(x, inside.grad, s)
         due = (x.t - 1) % self.frequency <= 0
         new_left = s.Q_L = let("Q_L⁺", self._refreshed(s.L, left, x.t, due))
         new_right = s.Q_R = let("Q_R⁺", self._refreshed(s.R, right, x.t, due))

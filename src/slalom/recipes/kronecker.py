@@ -184,7 +184,7 @@ def kl_shampoo(
         step=Hold(Fixed(lr)),
     )
     vectors = adamw(adam_lr, adam_betas, adam_eps, weight_decay)
-    return ByRole(rest=matrices, vector=vectors, scalar=vectors)
+    return ByRole(matrix=matrices, convolution=matrices, embedding=matrices, head=matrices, rest=vectors)
 
 
 @recipe(
