@@ -431,3 +431,19 @@ def test_empty_parameters_count_their_steps() -> None:
         w.grad = torch.ones(0, 3)
         optimizer.step()
     assert optimizer.state[w]["step"].item() == 3.0
+
+
+@pytest.mark.parametrize("executor", ["auto", "foreach", "eager"])
+def test_state_that_is_cleared_begins_anew(executor: Any) -> None:
+    w, fresh = (torch.nn.Parameter(torch.ones(4)) for _ in range(2))
+    optimizer = slalom.AdamW([w], executor=executor)
+    for _ in range(3):
+        w.grad = torch.tensor([1.0, -2.0, 3.0, 0.5])
+        optimizer.step()
+    optimizer.state.clear()
+    fresh.data.copy_(w.data)
+    fresh.grad = w.grad.clone()
+    optimizer.step()
+    slalom.AdamW([fresh], executor=executor).step()
+    assert torch.equal(w, fresh)
+    assert optimizer.state[w]["step"] == 1

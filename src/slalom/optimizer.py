@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import operator
 from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from typing import Any, ClassVar, Final, TypeAlias
@@ -155,6 +156,7 @@ class Optimizer(Evaluation, torch.optim.Optimizer):
         """Drop what was derived from parameters and state; it is made again when needed."""
         self._programs: dict[Any, list[Program]] = {}
         self._crews: dict[int, Known] = {}
+        self._states: list[dict[str, Any]] = []
 
     @classmethod
     def of(cls, recipe: Recipe | ByRole, params: Parameters) -> Optimizer:
@@ -405,6 +407,8 @@ class Optimizer(Evaluation, torch.optim.Optimizer):
             clip()
         if self.on_nonfinite != "ignore" and self._refuses():
             return
+        if not self._keeps_its_states():
+            self._crews.clear()
         # Everything that can refuse comes first: a step that fails has counted nothing. And the clock is one for all.
         ready = [self._ready(place) for place in range(len(self.param_groups))]
         if any(crew.needs_loss for crew, _, _ in ready):
@@ -413,6 +417,11 @@ class Optimizer(Evaluation, torch.optim.Optimizer):
         clock = self._clock() + 1 if any(crew.needs_clock for crew, _, _ in ready) else 0.0
         run([batch for crew, gradients, values in ready for batch in crew.batches(gradients, values, clock)])
         self._optimizer_step_code()  # torch's anchor for external profilers
+
+    def _keeps_its_states(self) -> bool:
+        """Whether ``state`` still holds what crews were made with: it is public, and some clear it to begin anew."""
+        before, self._states = self._states, list(self.state.values())
+        return len(before) <= len(self._states) and all(map(operator.is_, before, self._states))
 
     def _refuses(self) -> bool:
         """Whether a gradient is not finite and the step is skipped; one decision for all groups.
