@@ -37,7 +37,7 @@ from slalom.engine import (
     seats_of_blocks,
     trace,
 )
-from slalom.engine.program import Recorder
+from slalom.engine.program import Recorder, the_one
 from slalom.errors import UsageError, nearest, unknown
 from slalom.evaluation import Evaluation
 from slalom.groups import label
@@ -220,10 +220,7 @@ class Optimizer(Evaluation, torch.optim.Optimizer):
         for program in known:
             if all(is_zero(values[name]) != answer for name, answer in program.asked.items()):
                 return program
-        program = self._trace(group, ndim, Recipe.run)
-        # Matrices and vectors often run the same program; one object then means one pass over both.
-        equal = [one for many in self._programs.values() for one in many if one.signature == program.signature]
-        known.append(equal[0] if equal else program)
+        known.append(the_one(self._trace(group, ndim, Recipe.run)))
         return known[-1]
 
     def _trace(
