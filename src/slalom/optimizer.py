@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import operator
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any, ClassVar, Final, TypeAlias
 
@@ -52,6 +52,8 @@ from slalom.routing import blocks_of, groups_as_given, groups_by_role, with_bloc
 from slalom.sharpness import SAM
 
 Parameters: TypeAlias = "nn.Module | Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]"
+
+Ready: TypeAlias = tuple[Crew, "list[Tensor | None]", Numbers]
 
 # Keys that torch, its schedulers and slalom itself put into groups beside the hyper-parameters.
 _OTHER_KEYS: Final = frozenset(
@@ -402,33 +404,44 @@ class Optimizer(Evaluation, torch.optim.Optimizer):
         """Update parameters and state from the gradients that are there, and the loss if there was a closure."""
         if clip is not None:
             clip()
-        if self.on_nonfinite != "ignore" and self._refuses():
-            return
         if not self._keeps_its_states():
             self._crews.clear()
         # Everything that can refuse comes first: a step that fails has counted nothing. And the clock is one for all.
-        ready = [self._ready(place) for place in range(len(self.param_groups))]
+        standing = [self._standing(place) for place in range(len(self.param_groups))]
+        if self.on_nonfinite != "ignore" and self._refuses(standing):
+            return
+        ready = [self._ready(place, *found) for place, found in enumerate(standing)]
+        self._states = list(self.state.values())
         if any(crew.needs_loss for crew, _, _ in ready):
             value = _value(loss)
             ready = [(crew, gradients, {**values, LOSS: value}) for crew, gradients, values in ready]
         clock = self._clock() + 1 if any(crew.needs_clock for crew, _, _ in ready) else 0.0
         run([batch for crew, gradients, values in ready for batch in crew.batches(gradients, values, clock)])
+        for crew, _, _ in ready:
+            crew.let_go()
         self._optimizer_step_code()  # torch's anchor for external profilers
 
     def _keeps_its_states(self) -> bool:
         """Whether ``state`` still holds what crews were made with: it is public, and some clear it to begin anew."""
-        before, self._states = self._states, list(self.state.values())
-        return len(before) <= len(self._states) and all(map(operator.is_, before, self._states))
+        now = self.state.values()
+        return len(self._states) <= len(now) and all(map(operator.is_, self._states, now))
 
-    def _refuses(self) -> bool:
+    def _refuses(self, standing: Sequence[tuple[Known, Crew | None, list[Tensor | None]]]) -> bool:
         """Whether a gradient is not finite and the step is skipped; one decision for all groups.
 
         Raises:
             FloatingPointError: if that is what was chosen.
         """
-        gradients = [parameter.grad for group in self.param_groups for parameter in group["params"]]
-        if not self._agree_to_refuse(not all_finite(gradients)):
+        fine, others = True, []
+        for _, crew, gradients in standing:
+            seen, rest = (True, gradients) if crew is None else crew.looked_at(gradients)
+            fine &= seen
+            others += rest
+        if not self._agree_to_refuse(not (fine and all_finite(others))):
             return False
+        for _, crew, _ in standing:
+            if crew is not None:
+                crew.let_go()
         if self.on_nonfinite == "raise":
             raise FloatingPointError(complaint(self.param_groups, int(self._clock()) + 1))
         self.skipped += 1
@@ -441,8 +454,8 @@ class Optimizer(Evaluation, torch.optim.Optimizer):
         """
         return refuse
 
-    def _ready(self, place: int) -> tuple[Crew, list[Tensor | None], Numbers]:
-        """Return who steps in a group, with gradients and numbers; what stays equal between steps is kept."""
+    def _standing(self, place: int) -> tuple[Known, Crew | None, list[Tensor | None]]:
+        """Return what is known of a group, who steps in it if that is known, and its gradients. Makes no state."""
         group = self.param_groups[place]
         parameters = group["params"]
         gradients = [parameter.grad for parameter in parameters]
@@ -453,9 +466,15 @@ class Optimizer(Evaluation, torch.optim.Optimizer):
             structure = self._structure(group, values)
             crew = known.crew if known is not None and known.structure == structure else None
             known = self._crews[place] = Known(settings, structure, values, crew)
-        if known.crew is None or not known.crew.holds(parameters, gradients):
-            known.crew = Crew(self._seats(group, gradients), place, self._executor)
-        return known.crew, gradients, known.numbers
+        crew = known.crew
+        return known, crew if crew is not None and crew.holds(parameters, gradients) else None, gradients
+
+    def _ready(self, place: int, known: Known, crew: Crew | None, gradients: list[Tensor | None]) -> Ready:
+        """Return who steps in a group, with gradients and numbers; what stays equal between steps is kept."""
+        if crew is None:
+            group = self.param_groups[place]
+            crew = known.crew = Crew(self._seats(group, gradients), place, self._executor)
+        return crew, gradients, known.numbers
 
     def _structure(self, group: Mapping[str, Any], values: Numbers) -> Any:
         """Return all that programs depend on beside the numbers: switches, and which numbers are zero."""
