@@ -128,7 +128,7 @@ def _triton_obstacle(program: Program, parameter: Tensor) -> str | None:
         return "the parameter is on the CPU"
     if parameter.dtype not in DTYPES:
         return f"{str(parameter.dtype).removeprefix('torch.')} has no Triton kernels here"
-    if parameter.is_leaf and getattr(parameter, "grad_dtype", parameter.dtype) != parameter.dtype:
+    if _has_other_gradients(parameter):
         return "its gradients may have another dtype"
     if not _is_dense(parameter) or (needs_phases(program) and not parameter.is_contiguous()):
         return "the parameter has gaps, or rows that are not contiguous"
@@ -151,8 +151,8 @@ def _obstacle(program: Program, parameter: Tensor) -> str | None:
     """Return why a parameter on the CPU cannot run compiled, None if it can."""
     if parameter.dtype not in DTYPES:
         return f"{str(parameter.dtype).removeprefix('torch.')} is computed in torch"
-    if parameter.is_leaf and getattr(parameter, "grad_dtype", parameter.dtype) != parameter.dtype:
-        return "its gradients may have another dtype"  # kernels read both as one
+    if _has_other_gradients(parameter):
+        return "its gradients may have another dtype"
     try:
         plans = [planned(fused) for fused in _fused_programs(program)]
     except UnplannableError as reason:
@@ -161,6 +161,12 @@ def _obstacle(program: Program, parameter: Tensor) -> str | None:
     if not parameter.is_contiguous() and (as_matrix or not _is_dense(parameter)):
         return "the parameter has gaps, or rows that are not contiguous"
     return None
+
+
+def _has_other_gradients(parameter: Tensor) -> bool:
+    """Whether gradients of another dtype are asked for, which kernels would have to round before they compute."""
+    # the real view of a complex parameter may not be asked
+    return not parameter._is_view() and getattr(parameter, "grad_dtype", parameter.dtype) != parameter.dtype
 
 
 def _is_dense(tensor: Tensor) -> bool:
@@ -405,6 +411,8 @@ def _make_triton(program: Program, parameters: Sequence[Tensor], states: Sequenc
 
 def _aligned(gradient: Tensor, parameter: Tensor) -> Tensor:
     """Return the gradient with its elements in the order and dtype of the parameter's, as it is if it can be."""
+    if gradient.is_complex():
+        gradient = torch.view_as_real(gradient)
     if gradient.dtype != parameter.dtype:
         return torch.empty_like(parameter).copy_(gradient)
     if gradient.stride() == parameter.stride() or (gradient.is_contiguous() and parameter.is_contiguous()):

@@ -15,8 +15,12 @@ static inline float sl_minf(float a, float b) { return (a < b || a != a) ? a : b
 static inline double sl_max(double a, double b) { return (a > b || a != a) ? a : b; }
 static inline double sl_min(double a, double b) { return (a < b || a != a) ? a : b; }
 /* As torch: from the nearer end, so that a weight of 1 gives b to the bit. */
-static inline float sl_lerpf(float a, float b, float w) { return w < 0.5f ? a + w * (b - a) : b - (1.0f - w) * (b - a); }
-static inline double sl_lerp(double a, double b, double w) { return w < 0.5 ? a + w * (b - a) : b - (1.0 - w) * (b - a); }
+static inline float sl_lerpf(float a, float b, float w) {
+    return w < 0.5f ? a + w * (b - a) : b - (1.0f - w) * (b - a);
+}
+static inline double sl_lerp(double a, double b, double w) {
+    return w < 0.5 ? a + w * (b - a) : b - (1.0 - w) * (b - a);
+}
 static inline float sl_signf(float a) { return (float)((a > 0.0f) - (a < 0.0f)); }
 static inline double sl_sign(double a) { return (double)((a > 0.0) - (a < 0.0)); }
 static inline float sl_modf(float a, float b) { return a - b * floorf(a / b); }
