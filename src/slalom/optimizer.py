@@ -38,6 +38,7 @@ from slalom.engine import (
     trace,
 )
 from slalom.engine.program import Recorder, the_one
+from slalom.engine.shards import Shard, agreed, any_sharded, gradient, local, placed
 from slalom.errors import UsageError, nearest, unknown
 from slalom.evaluation import Evaluation
 from slalom.groups import label
@@ -159,6 +160,7 @@ class Optimizer(Evaluation, torch.optim.Optimizer):
         self._programs: dict[Any, list[Program]] = {}
         self._crews: dict[int, Known] = {}
         self._states: list[dict[str, Any]] = []
+        self._shards: dict[Tensor, Shard] = {}
 
     @classmethod
     def of(cls, recipe: Recipe | ByRole, params: Parameters) -> Optimizer:
@@ -271,7 +273,7 @@ class Optimizer(Evaluation, torch.optim.Optimizer):
         return dict(
             choose(
                 self._program(group, parameter),
-                pieces(real_view(parameter), blocks_of(group, parameter))[0],
+                pieces(real_view(local(parameter)), blocks_of(group, parameter))[0],
                 self._executor,
             )
             for group in self.param_groups
@@ -297,10 +299,19 @@ class Optimizer(Evaluation, torch.optim.Optimizer):
         blocks = blocks_of(group, parameter)
         if STEP not in state:
             state[STEP] = torch.tensor(0.0, dtype=torch.float32)
+        sharded = any_sharded([parameter])
         for key, slot in program.states.items():
             if key not in state:
                 shared = self._shared(group, key, slot)
-                state[key] = fresh(slot, real_view(parameter.detach()), blocks) if shared is None else shared
+                if shared is None:
+                    shared = (
+                        placed(slot, parameter, program)
+                        if sharded
+                        else fresh(slot, real_view(parameter.detach()), blocks)
+                    )
+                state[key] = shared
+            elif sharded:
+                state[key] = placed(slot, parameter, program, state[key])
         return state
 
     def _shared(self, group: Mapping[str, Any], key: str, slot: State) -> Tensor | None:
@@ -416,7 +427,12 @@ class Optimizer(Evaluation, torch.optim.Optimizer):
             value = _value(loss)
             ready = [(crew, gradients, {**values, LOSS: value}) for crew, gradients, values in ready]
         clock = self._clock() + 1 if any(crew.needs_clock for crew, _, _ in ready) else 0.0
+        parts = [part for crew, _, _ in ready for part in self._parts(crew)]
+        for part in parts:
+            part.fetch()
         run([batch for crew, gradients, values in ready for batch in crew.batches(gradients, values, clock)])
+        for part in parts:
+            part.give_back()
         for crew, _, _ in ready:
             crew.let_go()
         self._optimizer_step_code()  # torch's anchor for external profilers
@@ -448,17 +464,17 @@ class Optimizer(Evaluation, torch.optim.Optimizer):
         return True
 
     def _agree_to_refuse(self, refuse: bool) -> bool:
-        """Return the decision of all ranks. Here it is this rank's: gradients that were averaged are equal on all.
+        """Return the decision of all ranks that hold shards; gradients that were averaged are equal on all ranks.
 
-        Whoever shards gradients overrides this with a maximum over the ranks that hold the shards.
+        Whoever shards gradients otherwise than by DTensor overrides this with a maximum over those ranks.
         """
-        return refuse
+        return agreed(refuse, [parameter for group in self.param_groups for parameter in group["params"]])
 
     def _standing(self, place: int) -> tuple[Known, Crew | None, list[Tensor | None]]:
         """Return what is known of a group, who steps in it if that is known, and its gradients. Makes no state."""
         group = self.param_groups[place]
         parameters = group["params"]
-        gradients = [parameter.grad for parameter in parameters]
+        gradients = self._gradients(group)
         settings = [value for key, value in group.items() if key not in _NO_SETTINGS]
         known = self._crews.get(place)
         if known is None or not known.sees_the_same(settings):
@@ -467,7 +483,19 @@ class Optimizer(Evaluation, torch.optim.Optimizer):
             crew = known.crew if known is not None and known.structure == structure else None
             known = self._crews[place] = Known(settings, structure, values, crew)
         crew = known.crew
-        return known, crew if crew is not None and crew.holds(parameters, gradients) else None, gradients
+        stands = crew is not None and crew.holds(parameters, gradients) and all(s.stands() for s in self._parts(crew))
+        return known, crew if stands else None, gradients
+
+    def _gradients(self, group: Mapping[str, Any]) -> list[Tensor | None]:
+        """Return the gradients of a group, those of sharded parameters as their programs work with them."""
+        found: list[Tensor | None] = [parameter.grad for parameter in group["params"]]
+        if not any_sharded(group["params"]):
+            return found
+        return [gradient(p, g, self._program(group, p)) for p, g in zip(group["params"], found, strict=True)]
+
+    def _parts(self, crew: Crew) -> list[Shard]:
+        """Return the sharded parameters that step in a group."""
+        return [self._shards[p] for p in crew.parameters if p in self._shards] if self._shards else []
 
     def _ready(self, place: int, known: Known, crew: Crew | None, gradients: list[Tensor | None]) -> Ready:
         """Return who steps in a group, with gradients and numbers; what stays equal between steps is kept."""
@@ -493,6 +521,14 @@ class Optimizer(Evaluation, torch.optim.Optimizer):
             if gradient.is_sparse:
                 check_gradient(gradient, whole, label(group, index), program, numbers(group), self._rows(group))
             state = self._prepare(group, parameter, program)
+            if any_sharded([parameter]):
+                if blocks is not None:
+                    raise RuntimeError(
+                        f"{label(group, index)} is sharded and cut into blocks, whose borders are not those of shards; "
+                        "leave its blocks out."
+                    )
+                shard = self._shards[parameter] = Shard(parameter, program)
+                whole, state = shard.work, shard.state(state)
             if blocks is None:
                 seats.append(Seat(index, program, parameter, whole, state, gradient.is_sparse))
             elif gradient.is_sparse:
