@@ -30,7 +30,7 @@ from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 import slalom
 from networks import build
-from slalom.engine.shards import gradient
+from slalom.engine.shards import gradient_of
 
 # Elements alone; norms of tensors; sums over the model; rows and columns; products of matrices; thin factors; signs.
 METHODS = [
@@ -173,7 +173,7 @@ def plain_gradient_is_refused() -> str:
     """torch itself lets nobody assign one; another library may get round that."""
     ours, sharded, *_ = pair("adamw", "auto")
     try:
-        gradient(ours[0], torch.zeros(ours[0].shape), sharded._program(sharded.param_groups[0], ours[0]))
+        gradient_of(ours[0], torch.zeros(ours[0].shape), sharded._program(sharded.param_groups[0], ours[0]))
     except RuntimeError as error:
         return str(error)
     return ""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from typing import Any, ClassVar, Final, TypeAlias
 
@@ -18,43 +17,32 @@ from slalom.algebra import State, Value
 from slalom.closures import plain_step, scaled_step
 from slalom.engine import (
     EXECUTORS,
-    LOSS,
     Blocks,
-    Crew,
     Executor,
     Leaves,
-    Numbers,
     Program,
     Rows,
-    Seat,
     check_choice,
-    check_gradient,
     choose,
     fresh,
-    latest,
     pieces,
-    run,
-    seats_of_blocks,
     trace,
 )
 from slalom.engine.program import Recorder, the_one
-from slalom.engine.shards import Shard, agreed, any_sharded, gradient, local, placed
+from slalom.engine.shards import any_sharded, local, placed
 from slalom.errors import UsageError, nearest, unknown
 from slalom.evaluation import Evaluation
-from slalom.groups import label
-from slalom.known import Known
 from slalom.loading import KEPT, STEP, merged_groups, real_view, restored_states
-from slalom.nonfinite import OnNonfinite, all_finite, checked, complaint
+from slalom.nonfinite import OnNonfinite, checked
 from slalom.parts import Signals
 from slalom.recipes import ByRole, Method, Recipe
 from slalom.recipes.blueprint import Asked, Blueprint, is_zero, numbers
 from slalom.roles import Role
 from slalom.routing import blocks_of, groups_as_given, groups_by_role, with_blocks
 from slalom.sharpness import SAM
+from slalom.updating import Updating
 
 Parameters: TypeAlias = "nn.Module | Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]"
-
-Ready: TypeAlias = tuple[Crew, "list[Tensor | None]", Numbers]
 
 # Keys that torch, its schedulers and slalom itself put into groups beside the hyper-parameters.
 _OTHER_KEYS: Final = frozenset(
@@ -74,10 +62,8 @@ _OTHER_KEYS: Final = frozenset(
     }
 )
 
-_NO_SETTINGS: Final = ("params", "param_names")
 
-
-class Optimizer(Evaluation, torch.optim.Optimizer):
+class Optimizer(Evaluation, Updating, torch.optim.Optimizer):
     """Runs a recipe on the parameters of a network.
 
     A drop-in for `torch.optim`: parameter groups, closures, hooks, schedulers, ``state_dict``. Every number in
@@ -154,13 +140,6 @@ class Optimizer(Evaluation, torch.optim.Optimizer):
         self._roles, self._by_role, self._blocks = dict(roles or {}), dict(by_role or {}), dict(blocks or {})
         self._rates = dict(rates or {})  # of roles, by argument, for groups that are added
         self._forget()
-
-    def _forget(self) -> None:
-        """Drop what was derived from parameters and state; it is made again when needed."""
-        self._programs: dict[Any, list[Program]] = {}
-        self._crews: dict[int, Known] = {}
-        self._states: list[dict[str, Any]] = []
-        self._shards: dict[Tensor, Shard] = {}
 
     @classmethod
     def of(cls, recipe: Recipe | ByRole, params: Parameters) -> Optimizer:
@@ -411,142 +390,6 @@ class Optimizer(Evaluation, torch.optim.Optimizer):
         self.skipped += not taken
         return loss
 
-    def _update(self, clip: Callable[[], Any] | None, loss: Any) -> None:
-        """Update parameters and state from the gradients that are there, and the loss if there was a closure."""
-        if clip is not None:
-            clip()
-        if not self._keeps_its_states():
-            self._crews.clear()
-        # Everything that can refuse comes first: a step that fails has counted nothing. And the clock is one for all.
-        standing = [self._standing(place) for place in range(len(self.param_groups))]
-        if self.on_nonfinite != "ignore" and self._refuses(standing):
-            return
-        ready = [self._ready(place, *found) for place, found in enumerate(standing)]
-        self._states = list(self.state.values())
-        if any(crew.needs_loss for crew, _, _ in ready):
-            value = _value(loss)
-            ready = [(crew, gradients, {**values, LOSS: value}) for crew, gradients, values in ready]
-        clock = self._clock() + 1 if any(crew.needs_clock for crew, _, _ in ready) else 0.0
-        parts = [part for crew, _, _ in ready for part in self._parts(crew)]
-        for part in parts:
-            part.fetch()
-        run([batch for crew, gradients, values in ready for batch in crew.batches(gradients, values, clock)])
-        for part in parts:
-            part.give_back()
-        for crew, _, _ in ready:
-            crew.let_go()
-        self._optimizer_step_code()  # torch's anchor for external profilers
-
-    def _keeps_its_states(self) -> bool:
-        """Whether ``state`` still holds what crews were made with: it is public, and some clear it to begin anew."""
-        now = self.state.values()
-        return len(self._states) <= len(now) and all(map(operator.is_, self._states, now))
-
-    def _refuses(self, standing: Sequence[tuple[Known, Crew | None, list[Tensor | None]]]) -> bool:
-        """Whether a gradient is not finite and the step is skipped; one decision for all groups.
-
-        Raises:
-            FloatingPointError: if that is what was chosen.
-        """
-        fine, others = True, []
-        for _, crew, gradients in standing:
-            seen, rest = (True, gradients) if crew is None else crew.looked_at(gradients)
-            fine &= seen
-            others += rest
-        if not self._agree_to_refuse(not (fine and all_finite(others))):
-            return False
-        for _, crew, _ in standing:
-            if crew is not None:
-                crew.let_go()
-        if self.on_nonfinite == "raise":
-            raise FloatingPointError(complaint(self.param_groups, int(self._clock()) + 1))
-        self.skipped += 1
-        return True
-
-    def _agree_to_refuse(self, refuse: bool) -> bool:
-        """Return the decision of all ranks that hold shards; gradients that were averaged are equal on all ranks.
-
-        Whoever shards gradients otherwise than by DTensor overrides this with a maximum over those ranks.
-        """
-        return agreed(refuse, [parameter for group in self.param_groups for parameter in group["params"]])
-
-    def _standing(self, place: int) -> tuple[Known, Crew | None, list[Tensor | None]]:
-        """Return what is known of a group, who steps in it if that is known, and its gradients. Makes no state."""
-        group = self.param_groups[place]
-        parameters = group["params"]
-        gradients = self._gradients(group)
-        settings = [value for key, value in group.items() if key not in _NO_SETTINGS]
-        known = self._crews.get(place)
-        if known is None or not known.sees_the_same(settings):
-            values = numbers(group)
-            structure = self._structure(group, values)
-            crew = known.crew if known is not None and known.structure == structure else None
-            known = self._crews[place] = Known(settings, structure, values, crew)
-        crew = known.crew
-        stands = crew is not None and crew.holds(parameters, gradients) and all(s.stands() for s in self._parts(crew))
-        return known, crew if stands else None, gradients
-
-    def _gradients(self, group: Mapping[str, Any]) -> list[Tensor | None]:
-        """Return the gradients of a group, those of sharded parameters as their programs work with them."""
-        found: list[Tensor | None] = [parameter.grad for parameter in group["params"]]
-        if not any_sharded(group["params"]):
-            return found
-        return [gradient(p, g, self._program(group, p)) for p, g in zip(group["params"], found, strict=True)]
-
-    def _parts(self, crew: Crew) -> list[Shard]:
-        """Return the sharded parameters that step in a group."""
-        return [self._shards[p] for p in crew.parameters if p in self._shards] if self._shards else []
-
-    def _ready(self, place: int, known: Known, crew: Crew | None, gradients: list[Tensor | None]) -> Ready:
-        """Return who steps in a group, with gradients and numbers; what stays equal between steps is kept."""
-        if crew is None:
-            group = self.param_groups[place]
-            crew = known.crew = Crew(self._seats(group, gradients), place, self._executor)
-        return crew, gradients, known.numbers
-
-    def _structure(self, group: Mapping[str, Any], values: Numbers) -> Any:
-        """Return all that programs depend on beside the numbers: switches, and which numbers are zero."""
-        role = group.get("role", "rest")
-        zeros = tuple(name for name, value in values.items() if is_zero(value))
-        return (role, group["maximize"], self._rows(group), self._blueprint.structure(group, role), zeros)
-
-    @torch.no_grad()
-    def _seats(self, group: Mapping[str, Any], gradients: list[Tensor | None]) -> list[Seat]:
-        seats = []
-        for index, (parameter, gradient) in enumerate(zip(group["params"], gradients, strict=True)):
-            if gradient is None:
-                continue
-            program, whole = self._program(group, parameter), real_view(parameter)
-            blocks = blocks_of(group, parameter)
-            if gradient.is_sparse:
-                check_gradient(gradient, whole, label(group, index), program, numbers(group), self._rows(group))
-            state = self._prepare(group, parameter, program)
-            if any_sharded([parameter]):
-                if blocks is not None:
-                    raise RuntimeError(
-                        f"{label(group, index)} is sharded and cut into blocks, whose borders are not those of shards; "
-                        "leave its blocks out."
-                    )
-                shard = self._shards[parameter] = Shard(parameter, program)
-                whole, state = shard.work, shard.state(state)
-            if blocks is None:
-                seats.append(Seat(index, program, parameter, whole, state, gradient.is_sparse))
-            elif gradient.is_sparse:
-                raise RuntimeError(
-                    f"{label(group, index)} has a sparse gradient and is cut into blocks: rows that come and go make "
-                    "no matrices; leave its blocks out."
-                )
-            else:
-                seats += seats_of_blocks(index, program, parameter, whole, state, blocks)
-        return seats
-
-    def _clock(self) -> Any:
-        """Return how many steps the optimizer has taken: as many as the parameter that took part most often.
-
-        Where step counts are on a GPU this is a tensor there, which nobody waits for.
-        """
-        return latest([state[STEP] for state in self.state.values() if STEP in state])
-
     # --- saving, loading, copying ------------------------------------------------------------------------------
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -598,16 +441,6 @@ class Optimizer(Evaluation, torch.optim.Optimizer):
         from slalom.describe import describe_optimizer
 
         return describe_optimizer(self)
-
-
-def _value(loss: Any) -> Any:
-    """Return the loss as a number; on a GPU it stays there, for kernels to read."""
-    if isinstance(loss, (int, float)) or (isinstance(loss, Tensor) and loss.numel() == 1):
-        return loss.detach() if isinstance(loss, Tensor) and loss.device.type != "cpu" else float(loss)
-    given = "none" if loss is None else f"a {type(loss).__name__}"
-    raise RuntimeError(
-        f"this recipe reads the loss and was given {given}: call optimizer.step(closure), the closure returning it."
-    )
 
 
 def _alike(a: str, b: str) -> bool:

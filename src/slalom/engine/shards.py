@@ -79,7 +79,7 @@ def whole(tensor: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def gradient(parameter: Tensor, given: Tensor | None, program: Program) -> Tensor | None:
+def gradient_of(parameter: Tensor, given: Tensor | None, program: Program) -> Tensor | None:
     """Return a gradient as the program works with it: this rank's part, or the whole.
 
     Raises:
