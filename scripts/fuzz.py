@@ -118,6 +118,8 @@ def live(seed: int, number: int, done: Counter[str], *, tell: bool = False) -> d
             sentence = f"{type(error).__name__} in {where.name}: {str(error)[:600]}"
             return {"life": number, "operation": place, "what": operation, "born": repr(born), "error": sentence}
         done[operation] += 1
+        if life.has_exploded():  # from here on single precision overflows where the reference does not
+            break
     done[STEEP] += life.steep
     return None
 

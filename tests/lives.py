@@ -233,6 +233,9 @@ class Life:
                 )
         self.steep += 1
 
+    def has_exploded(self) -> bool:
+        return not all(bool((p.abs() < 1e12).all()) for p in parameters(self.subject))
+
     def has_room(self) -> bool:
         return len(self.subject.param_groups) < 4
 
