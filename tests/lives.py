@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ExponentialLR
 
 import slalom
-from networks import build
+from networks import build, quietly
 from slalom import list_optimizers
 from slalom.groups import split_by_shape
 from slalom.recipes import method
@@ -243,7 +243,7 @@ class Life:
         for optimizer in self.both():
             group = {"params": [parameter(kind, transposed, seed)], "lr": lr}
             by_role = "role" in optimizer.param_groups[0]
-            optimizer.add_param_group(split_by_shape(group)[0] if by_role else group)
+            optimizer.add_param_group(quietly(lambda g=group: split_by_shape(g)[0]) if by_role else group)
 
     def freeze_or_thaw(self, place: int) -> None:
         for optimizer in self.both():

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import copy
 import json
+import os
+import signal
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -248,6 +251,28 @@ CASES: dict[str, Callable[[], Any]] = {
 }
 
 
+def loses_the_other_rank() -> dict[str, Any]:
+    """The other process is killed; this one steps on, and must hear of it with everything as it was."""
+    ours, sharded, theirs, _ = pair("lamb", "auto")
+    for number in range(2):
+        fill(ours, theirs, number)
+        if number == 0:
+            step(sharded)
+    before = [p.to_local().clone() for p in ours]
+    dist.barrier()
+    if dist.get_rank() == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    begin = time.monotonic()
+    try:
+        step(sharded)
+        said = ""
+    except RuntimeError as error:
+        said = str(error)
+    same = all(torch.equal(p.to_local(), q) for p, q in zip(ours, before, strict=True))
+    counts = sorted({float(state["step"]) for state in sharded.state.values()})
+    return {"same": same, "counts": counts, "said": said, "seconds": time.monotonic() - begin}
+
+
 def main() -> None:
     rank, store, result = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
     warnings.simplefilter("ignore")
@@ -261,7 +286,8 @@ def main() -> None:
             found[name] = f"{type(error).__name__}: {error}"
             break
     result.write_text(json.dumps(found))
-    dist.destroy_process_group()
+    result.with_suffix(".alone").write_text(json.dumps(loses_the_other_rank()))
+    os._exit(0)  # there is no group left to say goodbye to
 
 
 if __name__ == "__main__":

@@ -43,11 +43,13 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
         for process in processes:
             process.kill()
     assert all(result.exists() for result in results), "\n".join(said)
-    return [json.loads(result.read_text()) for result in results]
+    found = [json.loads(result.read_text()) for result in results]
+    alone = results[0].with_suffix(".alone")
+    return [{**found[0], "alone": json.loads(alone.read_text())} if alone.exists() else found[0], found[1]]
 
 
 def test_both_ranks_come_to_the_end(ranks: list[dict[str, Any]]) -> None:
-    assert [list(found) for found in ranks] == [list(CASES)] * 2
+    assert [[name for name in found if name != "alone"] for found in ranks] == [list(CASES)] * 2
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)
@@ -99,3 +101,11 @@ def test_what_cannot_be_done_with_shards_is_refused(ranks: list[dict[str, Any]])
 @pytest.mark.parametrize("name", ["adamw", "lamb"])
 def test_torch_s_own_checkpoints_of_sharded_runs_resume(ranks: list[dict[str, Any]], name: str) -> None:
     assert [found[f"dcp {name}"] for found in ranks] == [0.0, 0.0]
+
+
+def test_a_rank_whose_partner_was_killed_hears_of_it_and_has_changed_nothing(ranks: list[dict[str, Any]]) -> None:
+    alone = ranks[0]["alone"]
+    assert alone["said"]
+    assert alone["same"]
+    assert alone["counts"] == [1.0]
+    assert alone["seconds"] < 60
