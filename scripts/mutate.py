@@ -31,13 +31,14 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ("parts/*.py", "engine/plan.py", "engine/phases.py", "loading.py")
 
 METHODS = "tests/test_methods.py::"
-_GOLDEN = [METHODS + "test_golden_vector"]  # seconds, and sees most
+# What the methods' own entries claim, for those methods alone that use the part: seconds, and sees most.
+QUICK = ["what the methods that use it claim"]
 _CLAIMS = [METHODS + name for name in ("test_distinguishing_property", "test_equals_an_independent_implementation")]
 _PARTS = ["lazy", "light_parts", "norms", "averages", "steps", "recipes", "matrix", "factored", "losses", "optimizer"]
 # For each source, tests in the order in which they are tried.
 SUITES: dict[str, list[list[str]]] = {
     "parts": [
-        _GOLDEN,
+        QUICK,
         _CLAIMS,
         [f"tests/test_{name}.py" for name in _PARTS],
         [
@@ -92,6 +93,7 @@ class Fault:
     kind: str
     before: str
     after: str
+    owner: str  # the class around it, if there is one
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line} {self.kind}: {self.before!r} -> {self.after!r}"
@@ -150,6 +152,7 @@ def faults(path: Path) -> list[Fault]:
             return
         scope = isinstance(node, (ast.FunctionDef, ast.ClassDef))
         if scope:
+            owner.append(node.name if isinstance(node, ast.ClassDef) else owner[-1])
             inside.append(isinstance(node, ast.FunctionDef))
         if inside[-1]:
             for kind, other in variants(node):
@@ -157,14 +160,15 @@ def faults(path: Path) -> list[Fault]:
                 stop = begins[node.end_lineno - 1] + node.end_col_offset  # type: ignore[attr-defined]
                 after = ast.unparse(ast.fix_missing_locations(other))
                 after = f"({after})" if isinstance(other, ast.expr) else after
-                found.append(Fault(name, node.lineno, start, stop, kind, raw[start:stop].decode(), after))  # type: ignore[attr-defined]
+                found.append(Fault(name, node.lineno, start, stop, kind, raw[start:stop].decode(), after, owner[-1]))  # type: ignore[attr-defined]
         for child in ast.iter_child_nodes(node):
             if child not in getattr(node, "decorator_list", []):
                 visit(child)
         if scope:
             inside.pop()
+            owner.pop()
 
-    inside = [False]
+    inside, owner = [False], [""]
     visit(ast.parse(text))
     return found
 
@@ -174,7 +178,31 @@ def suite_name(fault: Fault) -> str:
     return fault.file.partition("/")[0].removesuffix(".py")
 
 
-def _become_tests(tree: Path, tests: list[str], limit: float) -> NoReturn:
+def _claims_hold(part: str) -> None:
+    """Check golden vectors, properties and oracles of the methods that use a part, all if it is not given."""
+    import torch
+
+    import test_methods
+    from cases import CASES
+    from slalom.recipes import method
+
+    def uses(name: str, settings: dict[str, Any]) -> bool:
+        known = {key: value for key, value in settings.items() if key in method(name).defaults}
+        return f"{part}(" in repr(method(name).recipe(**known))
+
+    for name, case in CASES.items():
+        torch.manual_seed(0)
+        for golden in case.golden:
+            if uses(name, golden.settings):
+                test_methods.test_golden_vector(name, golden)
+        if case.property is not None and uses(name, {}):
+            case.property()
+        for oracle in case.oracles:
+            if uses(name, oracle.settings):
+                test_methods.test_equals_an_independent_implementation(name, oracle)
+
+
+def _become_tests(tree: Path, tests: list[str], limit: float, part: str) -> NoReturn:
     """Run tests in this process, and end it whatever happens: it must not clean up what its parent goes on using."""
     code = 1
     try:
@@ -184,6 +212,9 @@ def _become_tests(tree: Path, tests: list[str], limit: float) -> NoReturn:
         os.dup2(quiet, 2)
         os.chdir(tree)
         sys.path[:0] = [str(tree / "src"), str(tree / "tests")]
+        if tests == QUICK:
+            _claims_hold(part)
+            os._exit(0)
         import pytest
 
         here = [test for test in tests if Path(test.partition("::")[0]).exists()]
@@ -201,7 +232,7 @@ def verdict(fault: Fault | None, tree: Path, tests: list[str], limit: float) -> 
         source.write_bytes(kept[: fault.start] + fault.after.encode() + kept[fault.stop :])
     child = os.fork()
     if not child:
-        _become_tests(tree, tests, limit)
+        _become_tests(tree, tests, limit, fault.owner if fault else "")
     _, status = os.waitpid(child, 0)
     if source:
         source.write_bytes(kept)
@@ -210,9 +241,9 @@ def verdict(fault: Fault | None, tree: Path, tests: list[str], limit: float) -> 
     return "survived" if os.waitstatus_to_exitcode(status) == 0 else "caught"
 
 
-def judge(fault: Fault, tree: Path, limit: float, sound: set[str]) -> str:
+def judge(fault: Fault, tree: Path, limit: float, sound: set[str], most: int) -> str:
     """Return the verdict of all tests that are chosen for a fault; ``sound`` are those that pass without one."""
-    for tests in SUITES[suite_name(fault)]:
+    for tests in SUITES[suite_name(fault)][:most]:
         name = " ".join(tests)
         if name not in sound and verdict(None, tree, tests, 10 * limit) != "survived":
             sys.exit(f"without any fault these tests fail: {name}.")
@@ -231,6 +262,7 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=180.0, help="seconds of the processor for one set of tests")
     parser.add_argument("--file", type=Path, help="where verdicts are kept; a run with the same file goes on")
     parser.add_argument("--only", help="FILE:LINE, or a part of a path")
+    parser.add_argument("--sets", type=int, default=9, help="how many sets of tests are tried, the quick ones first")
     parser.add_argument("--list", action="store_true")
     asked = parser.parse_args()
     paths = sorted(path for pattern in SOURCES for path in (ROOT / "src/slalom").glob(pattern))
@@ -257,7 +289,7 @@ def main() -> None:
                 shutil.copy(ROOT / name, tree / name)
         for number, fault in enumerate(chosen, 1):
             if str(fault) not in kept:
-                kept[str(fault)] = judge(fault, tree, asked.limit, sound)
+                kept[str(fault)] = judge(fault, tree, asked.limit, sound, asked.sets)
                 if asked.file:
                     asked.file.write_text(json.dumps(kept, indent=1))
             print(f"{number}/{len(chosen)} {kept[str(fault)]}: {fault}", flush=True)
