@@ -417,3 +417,13 @@ def test_autograd_refuses_a_graph_whose_parameters_have_stepped(executor: Any) -
     optimizer.step()
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
+
+
+def test_an_average_without_memory_is_the_gradient_to_the_bit() -> None:
+    """AdaBelief divides by how far the gradient is from it: rounding there is no small matter."""
+    w = torch.nn.Parameter(torch.ones(3))
+    optimizer = slalom.AdaBelief([w], betas=(0.0, 0.999), executor="native")
+    for g in (torch.tensor([100.0, -37.7, 1e5]), torch.tensor([0.1, 1.7e-3, -0.3])):
+        w.grad = g
+        optimizer.step()
+        assert torch.equal(optimizer.state[w]["ema.m"], g)

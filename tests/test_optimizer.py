@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import pickle
+import weakref
 from typing import Any
 
 import pytest
@@ -431,3 +432,55 @@ def test_empty_parameters_count_their_steps() -> None:
         w.grad = torch.ones(0, 3)
         optimizer.step()
     assert optimizer.state[w]["step"].item() == 3.0
+
+
+@pytest.mark.parametrize("executor", ["auto", "foreach", "eager"])
+def test_state_that_is_cleared_begins_anew(executor: Any) -> None:
+    w, fresh = (torch.nn.Parameter(torch.ones(4)) for _ in range(2))
+    optimizer = slalom.AdamW([w], executor=executor)
+    for _ in range(2):  # the second time nothing was there when the step began
+        for _ in range(2):
+            w.grad = torch.tensor([1.0, -2.0, 3.0, 0.5])
+            optimizer.step()
+        optimizer.state.clear()
+    fresh.data.copy_(w.data)
+    fresh.grad = w.grad.clone()
+    optimizer.step()
+    slalom.AdamW([fresh], executor=executor).step()
+    assert torch.equal(w, fresh)
+    assert optimizer.state[w]["step"] == 1
+
+
+@pytest.mark.parametrize("executor", ["auto", "foreach", "eager"])
+@pytest.mark.parametrize(
+    ("own", "given"), [(torch.bfloat16, torch.float32), (torch.float32, torch.bfloat16), (torch.float64, torch.float32)]
+)
+def test_gradients_of_another_dtype_count_as_their_values(executor: Any, own: torch.dtype, given: torch.dtype) -> None:
+    """torch lets parameters ask for such gradients; memory of one dtype read as another is not even a number."""
+    if not hasattr(torch.Tensor, "grad_dtype"):
+        pytest.skip("this torch has gradients of the parameter's dtype only")
+    w = torch.nn.Parameter(torch.ones(3, 4, dtype=own))
+    optimizer = slalom.SGD([w], lr=0.125, executor=executor, on_nonfinite="raise")
+    w.grad = torch.full((3, 4), 2.0, dtype=own)
+    optimizer.step()  # who steps is decided before the first other gradient comes
+    w.grad = None
+    w.grad_dtype = given
+    for _ in range(2):
+        w.grad = torch.full((3, 4), 2.0, dtype=given)
+        optimizer.step()
+    assert torch.equal(w, torch.full((3, 4), 0.25, dtype=own))
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon", "prodigy"])
+@pytest.mark.parametrize("bad", [False, True])
+def test_gradients_are_let_go_after_the_step(name: str, bad: bool) -> None:
+    w = torch.nn.Parameter(torch.ones(8, 6))
+    optimizer = build(name, [w], on_nonfinite="skip")
+    for _ in range(2):
+        w.grad = torch.ones(8, 6)
+        optimizer.step()
+    w.grad = torch.full((8, 6), float("nan") if bad else 1.0)
+    gone = weakref.ref(w.grad.untyped_storage())
+    optimizer.step()
+    optimizer.zero_grad()
+    assert gone() is None

@@ -18,13 +18,13 @@ from slalom.testing import check_optimizer
 from slalom.testing.conformance import CONTRACTS, Contract
 from test_conformance import Sound
 
-CAUGHT: dict[str, type[Sound]] = {}
+CAUGHT: dict[str, type[torch.optim.Optimizer]] = {}
 
 
 def breaks(*contracts: str) -> Any:
     """Say which contracts must catch a class."""
 
-    def register(cls: type[Sound]) -> type[Sound]:
+    def register(cls: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
         CAUGHT.update(dict.fromkeys(contracts, cls))
         return cls
 
@@ -400,6 +400,59 @@ class NeedsEqualNames(Sound):
         if names[0] != names[-1]:
             raise ValueError("names")
         super().load_state_dict(state_dict)
+
+
+@breaks("gradients-kept")
+class NegatesInPlace(torch.optim.Optimizer):
+    """113 classes of one package: with maximize the gradient itself changes its sign, at every step again."""
+
+    def __init__(self, params: Any, lr: float = 0.1, maximize: bool = False) -> None:
+        super().__init__(params, {"lr": lr, "maximize": maximize})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        for group in self.param_groups:
+            for p in group["params"]:
+                g = p.grad.neg_() if group["maximize"] else p.grad
+                p.sub_(group["lr"] * g)
+        return None if closure is None else closure()
+
+
+@breaks("tall-wide")
+class TurnsNothing(Sound):
+    """Alice and RACS: a projection that only fits matrices with more rows than columns."""
+
+    def move(self, group: dict[str, Any], p: torch.Tensor, g: torch.Tensor) -> None:
+        if g.ndim == 2 and not g.is_sparse:
+            g = g @ torch.eye(g.shape[1])[: g.shape[0]]
+        super().move(group, p, g)
+
+
+@breaks("zero-values")
+class StepsRelatively(Sound):
+    """AdaSmooth: nan as soon as a tensor is all zero."""
+
+    def move(self, group: dict[str, Any], p: torch.Tensor, g: torch.Tensor) -> None:
+        super().move(group, p, g if g.is_sparse else g * (p.norm() / p.norm()))
+
+
+@breaks("gradients-freed")
+class KeepsGradients(Sound):
+    """Holds the last gradients, and with them their memory, through the next forward pass."""
+
+    def move(self, group: dict[str, Any], p: torch.Tensor, g: torch.Tensor) -> None:
+        self.__dict__.setdefault("_last", {})[id(p)] = g
+        super().move(group, p, g)
+
+
+@breaks("begin-anew")
+class KeepsStateAside(Sound):
+    """A cache beside the state, which nobody who clears the state knows of."""
+
+    def move(self, group: dict[str, Any], p: torch.Tensor, g: torch.Tensor) -> None:
+        self.state[p].update(self.__dict__.setdefault("_kept", {}).get(id(p), {}))
+        super().move(group, p, g)
+        self._kept[id(p)] = dict(self.state[p])
 
 
 EARLIER: Iterable[Any] = next(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from slalom.engine import finite
+from slalom.engine.shards import local
 from slalom.errors import unknown
 from slalom.groups import label
 from slalom.loading import real_view
@@ -72,15 +73,16 @@ def complaint(groups: Sequence[Mapping[str, Any]], step: int) -> str:
     found: list[str] = []
     for group in groups:
         for index, parameter in enumerate(group["params"]):
-            if not all_finite([parameter.grad]):
-                values = _values(parameter.grad)
+            gradient = None if parameter.grad is None else local(parameter.grad)
+            if gradient is not None and not all_finite([gradient]):
+                values = _values(gradient)
                 bad = int((~torch.isfinite(values)).sum())
                 share = 100 * bad / values.numel()
                 found.append(f"{label(group, index)} is not finite in {bad} of {values.numel()} values ({share:.3g} %)")
     others = len(found) - 1
     more = f", nor is that of {others} other parameter{'s' if others > 1 else ''}" if others > 0 else ""
-    where = found[0] if found else "of a parameter on another rank is not finite"
+    what = f"the gradient of parameter {found[0]}{more}" if found else "a gradient on another rank is not finite"
     return (
-        f"step {step}: the gradient of parameter {where}{more}; nothing was changed. "
+        f"step {step}: {what}; nothing was changed. "
         'Lower the learning rate or clip, or let such steps pass with on_nonfinite="skip".'
     )

@@ -17,38 +17,30 @@ from slalom.algebra import State, Value
 from slalom.closures import plain_step, scaled_step
 from slalom.engine import (
     EXECUTORS,
-    LOSS,
     Blocks,
-    Crew,
     Executor,
     Leaves,
-    Numbers,
     Program,
     Rows,
-    Seat,
     check_choice,
-    check_gradient,
     choose,
     fresh,
-    latest,
     pieces,
-    run,
-    seats_of_blocks,
     trace,
 )
-from slalom.engine.program import Recorder
+from slalom.engine.program import Recorder, the_one
+from slalom.engine.shards import any_sharded, local, placed
 from slalom.errors import UsageError, nearest, unknown
 from slalom.evaluation import Evaluation
-from slalom.groups import label
-from slalom.known import Known
 from slalom.loading import KEPT, STEP, merged_groups, real_view, restored_states
-from slalom.nonfinite import OnNonfinite, all_finite, checked, complaint
+from slalom.nonfinite import OnNonfinite, checked
 from slalom.parts import Signals
 from slalom.recipes import ByRole, Method, Recipe
 from slalom.recipes.blueprint import Asked, Blueprint, is_zero, numbers
 from slalom.roles import Role
 from slalom.routing import blocks_of, groups_as_given, groups_by_role, with_blocks
 from slalom.sharpness import SAM
+from slalom.updating import Updating
 
 Parameters: TypeAlias = "nn.Module | Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]"
 
@@ -70,10 +62,8 @@ _OTHER_KEYS: Final = frozenset(
     }
 )
 
-_NO_SETTINGS: Final = ("params", "param_names")
 
-
-class Optimizer(Evaluation, torch.optim.Optimizer):
+class Optimizer(Evaluation, Updating, torch.optim.Optimizer):
     """Runs a recipe on the parameters of a network.
 
     A drop-in for `torch.optim`: parameter groups, closures, hooks, schedulers, ``state_dict``. Every number in
@@ -87,7 +77,9 @@ class Optimizer(Evaluation, torch.optim.Optimizer):
             for GPUs, "foreach" lists of torch operations, "eager" one torch operation after the other.
         on_nonfinite: what a step does if a gradient holds nan or infinity: "ignore" takes it, as torch does; "skip"
             changes nothing, no parameter, no state and no counter, in any group; "raise" changes nothing either and
-            names parameter, step and share of bad values. The check reads every gradient once.
+            names parameter, step and share of bad values. Nothing may be written before every gradient was looked at,
+            so looking is one more pass over them, at the speed of memory: 4 bytes beside the 28 per element that AdamW
+            moves, and hardly anything of a training step. Ranks that hold shards (DTensor) decide together.
         sparse: what sparse gradients mean, also per group. "exact" uses them where rows without a gradient rest by
             the recipe itself (AdaGrad, FTRL with a fixed L1, plain SGD), so that leaving them out changes nothing, and
             refuses them elsewhere; "lazy" leaves such rows out whatever the recipe says, another algorithm, as
@@ -151,11 +143,6 @@ class Optimizer(Evaluation, torch.optim.Optimizer):
         self._rates = dict(rates or {})  # of roles, by argument, for groups that are added
         self._forget()
 
-    def _forget(self) -> None:
-        """Drop what was derived from parameters and state; it is made again when needed."""
-        self._programs: dict[Any, list[Program]] = {}
-        self._crews: dict[int, Known] = {}
-
     @classmethod
     def of(cls, recipe: Recipe | ByRole, params: Parameters) -> Optimizer:
         """Return an optimizer for a recipe; what `Recipe.build` calls."""
@@ -218,10 +205,7 @@ class Optimizer(Evaluation, torch.optim.Optimizer):
         for program in known:
             if all(is_zero(values[name]) != answer for name, answer in program.asked.items()):
                 return program
-        program = self._trace(group, ndim, Recipe.run)
-        # Matrices and vectors often run the same program; one object then means one pass over both.
-        equal = [one for many in self._programs.values() for one in many if one.signature == program.signature]
-        known.append(equal[0] if equal else program)
+        known.append(the_one(self._trace(group, ndim, Recipe.run)))
         return known[-1]
 
     def _trace(
@@ -270,7 +254,7 @@ class Optimizer(Evaluation, torch.optim.Optimizer):
         return dict(
             choose(
                 self._program(group, parameter),
-                pieces(real_view(parameter), blocks_of(group, parameter))[0],
+                pieces(real_view(local(parameter)), blocks_of(group, parameter))[0],
                 self._executor,
             )
             for group in self.param_groups
@@ -296,10 +280,19 @@ class Optimizer(Evaluation, torch.optim.Optimizer):
         blocks = blocks_of(group, parameter)
         if STEP not in state:
             state[STEP] = torch.tensor(0.0, dtype=torch.float32)
+        sharded = any_sharded([parameter])
         for key, slot in program.states.items():
             if key not in state:
                 shared = self._shared(group, key, slot)
-                state[key] = fresh(slot, real_view(parameter.detach()), blocks) if shared is None else shared
+                if shared is None:
+                    shared = (
+                        placed(slot, parameter, program)
+                        if sharded
+                        else fresh(slot, real_view(parameter.detach()), blocks)
+                    )
+                state[key] = shared
+            elif sharded:
+                state[key] = placed(slot, parameter, program, state[key])
         return state
 
     def _shared(self, group: Mapping[str, Any], key: str, slot: State) -> Tensor | None:
@@ -399,93 +392,6 @@ class Optimizer(Evaluation, torch.optim.Optimizer):
         self.skipped += not taken
         return loss
 
-    def _update(self, clip: Callable[[], Any] | None, loss: Any) -> None:
-        """Update parameters and state from the gradients that are there, and the loss if there was a closure."""
-        if clip is not None:
-            clip()
-        if self.on_nonfinite != "ignore" and self._refuses():
-            return
-        # Everything that can refuse comes first: a step that fails has counted nothing. And the clock is one for all.
-        ready = [self._ready(place) for place in range(len(self.param_groups))]
-        if any(crew.needs_loss for crew, _, _ in ready):
-            value = _value(loss)
-            ready = [(crew, gradients, {**values, LOSS: value}) for crew, gradients, values in ready]
-        clock = self._clock() + 1 if any(crew.needs_clock for crew, _, _ in ready) else 0.0
-        run([batch for crew, gradients, values in ready for batch in crew.batches(gradients, values, clock)])
-        self._optimizer_step_code()  # torch's anchor for external profilers
-
-    def _refuses(self) -> bool:
-        """Whether a gradient is not finite and the step is skipped; one decision for all groups.
-
-        Raises:
-            FloatingPointError: if that is what was chosen.
-        """
-        gradients = [parameter.grad for group in self.param_groups for parameter in group["params"]]
-        if not self._agree_to_refuse(not all_finite(gradients)):
-            return False
-        if self.on_nonfinite == "raise":
-            raise FloatingPointError(complaint(self.param_groups, int(self._clock()) + 1))
-        self.skipped += 1
-        return True
-
-    def _agree_to_refuse(self, refuse: bool) -> bool:
-        """Return the decision of all ranks. Here it is this rank's: gradients that were averaged are equal on all.
-
-        Whoever shards gradients overrides this with a maximum over the ranks that hold the shards.
-        """
-        return refuse
-
-    def _ready(self, place: int) -> tuple[Crew, list[Tensor | None], Numbers]:
-        """Return who steps in a group, with gradients and numbers; what stays equal between steps is kept."""
-        group = self.param_groups[place]
-        parameters = group["params"]
-        gradients = [parameter.grad for parameter in parameters]
-        settings = [value for key, value in group.items() if key not in _NO_SETTINGS]
-        known = self._crews.get(place)
-        if known is None or not known.sees_the_same(settings):
-            values = numbers(group)
-            structure = self._structure(group, values)
-            crew = known.crew if known is not None and known.structure == structure else None
-            known = self._crews[place] = Known(settings, structure, values, crew)
-        if known.crew is None or not known.crew.holds(parameters, gradients):
-            known.crew = Crew(self._seats(group, gradients), place, self._executor)
-        return known.crew, gradients, known.numbers
-
-    def _structure(self, group: Mapping[str, Any], values: Numbers) -> Any:
-        """Return all that programs depend on beside the numbers: switches, and which numbers are zero."""
-        role = group.get("role", "rest")
-        zeros = tuple(name for name, value in values.items() if is_zero(value))
-        return (role, group["maximize"], self._rows(group), self._blueprint.structure(group, role), zeros)
-
-    @torch.no_grad()
-    def _seats(self, group: Mapping[str, Any], gradients: list[Tensor | None]) -> list[Seat]:
-        seats = []
-        for index, (parameter, gradient) in enumerate(zip(group["params"], gradients, strict=True)):
-            if gradient is None:
-                continue
-            program, whole = self._program(group, parameter), real_view(parameter)
-            blocks = blocks_of(group, parameter)
-            if gradient.is_sparse:
-                check_gradient(gradient, whole, label(group, index), program, numbers(group), self._rows(group))
-            state = self._prepare(group, parameter, program)
-            if blocks is None:
-                seats.append(Seat(index, program, parameter, whole, state, gradient.is_sparse))
-            elif gradient.is_sparse:
-                raise RuntimeError(
-                    f"{label(group, index)} has a sparse gradient and is cut into blocks: rows that come and go make "
-                    "no matrices; leave its blocks out."
-                )
-            else:
-                seats += seats_of_blocks(index, program, parameter, whole, state, blocks)
-        return seats
-
-    def _clock(self) -> Any:
-        """Return how many steps the optimizer has taken: as many as the parameter that took part most often.
-
-        Where step counts are on a GPU this is a tensor there, which nobody waits for.
-        """
-        return latest([state[STEP] for state in self.state.values() if STEP in state])
-
     # --- saving, loading, copying ------------------------------------------------------------------------------
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -537,16 +443,6 @@ class Optimizer(Evaluation, torch.optim.Optimizer):
         from slalom.describe import describe_optimizer
 
         return describe_optimizer(self)
-
-
-def _value(loss: Any) -> Any:
-    """Return the loss as a number; on a GPU it stays there, for kernels to read."""
-    if isinstance(loss, (int, float)) or (isinstance(loss, Tensor) and loss.numel() == 1):
-        return loss.detach() if isinstance(loss, Tensor) and loss.device.type != "cpu" else float(loss)
-    given = "none" if loss is None else f"a {type(loss).__name__}"
-    raise RuntimeError(
-        f"this recipe reads the loss and was given {given}: call optimizer.step(closure), the closure returning it."
-    )
 
 
 def _alike(a: str, b: str) -> bool:

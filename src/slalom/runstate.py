@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from slalom.algebra import Expr, Hyper
+from slalom.engine.shards import any_sharded
 from slalom.optimizer import Optimizer
 from slalom.parts import Part
 from slalom.recipes import Recipe
@@ -49,6 +50,11 @@ def plain(value: Any, where: str) -> Any:
         return value
     if isinstance(value, np.generic):
         return value.item()
+    if isinstance(value, Tensor) and any_sharded([value]):
+        raise TypeError(
+            f"{where} is sharded over ranks, which one file of one rank cannot hold: "
+            "save the model and the optimizer with torch.distributed.checkpoint."
+        )
     if kind in (Tensor, nn.Parameter):
         return value.detach() if value.requires_grad else value  # the same object, so that what is shared stays shared
     if kind in (dict, OrderedDict, Counter):

@@ -128,6 +128,8 @@ def _triton_obstacle(program: Program, parameter: Tensor) -> str | None:
         return "the parameter is on the CPU"
     if parameter.dtype not in DTYPES:
         return f"{str(parameter.dtype).removeprefix('torch.')} has no Triton kernels here"
+    if _has_other_gradients(parameter):
+        return "its gradients may have another dtype"
     if not _is_dense(parameter) or (needs_phases(program) and not parameter.is_contiguous()):
         return "the parameter has gaps, or rows that are not contiguous"
     try:
@@ -149,6 +151,8 @@ def _obstacle(program: Program, parameter: Tensor) -> str | None:
     """Return why a parameter on the CPU cannot run compiled, None if it can."""
     if parameter.dtype not in DTYPES:
         return f"{str(parameter.dtype).removeprefix('torch.')} is computed in torch"
+    if _has_other_gradients(parameter):
+        return "its gradients may have another dtype"
     try:
         plans = [planned(fused) for fused in _fused_programs(program)]
     except UnplannableError as reason:
@@ -157,6 +161,12 @@ def _obstacle(program: Program, parameter: Tensor) -> str | None:
     if not parameter.is_contiguous() and (as_matrix or not _is_dense(parameter)):
         return "the parameter has gaps, or rows that are not contiguous"
     return None
+
+
+def _has_other_gradients(parameter: Tensor) -> bool:
+    """Whether gradients of another dtype are asked for, which kernels would have to round before they compute."""
+    # the real view of a complex parameter may not be asked
+    return not parameter._is_view() and getattr(parameter, "grad_dtype", parameter.dtype) != parameter.dtype
 
 
 def _is_dense(tensor: Tensor) -> bool:
@@ -178,6 +188,7 @@ def _count_where_it_is_used(seat: Seat, name: str) -> None:
         seat.state["step"] = seat.state["step"].to(home)
 
 
+_DTYPE: Final = operator.attrgetter("dtype")
 _warned: set[str] = set()
 
 
@@ -199,6 +210,7 @@ class Crew:
         firsts = [first[index] for index in sorted(first)]
         self._sparse_places = [place for place, seat in enumerate(firsts) if seat.sparse]
         self.parameters = [seat.original for seat in firsts]
+        self._taken: Sequence[Tensor | None] | None = None
         self._contiguous = False  # until `holds` has looked at this step's gradients
         self.needs_clock = any(seat.program.needs_clock for seat in seats)
         self.needs_loss = any(seat.program.needs_loss for seat in seats)
@@ -257,6 +269,43 @@ class Crew:
             and (self._cut is None or self._cut.still_holds())
         )
 
+    def _take(self, gradients: Sequence[Tensor | None]) -> None:
+        """Give the launches this step's gradients, once."""
+        if self._taken is gradients:
+            return
+        self._taken = gradients
+        for launch, seats in self.launches:
+            found: list[Any]
+            if self._cut is None:  # a thousand tensors are looked at in every step
+                found = [gradients[seat.index] for seat in seats]
+            else:
+                found = [seat.gradient(gradients) for seat in seats]
+            same = all(map(operator.is_, map(_DTYPE, found), repeat(seats[0].parameter.dtype)))
+            if not (launch.contiguous and self._contiguous and same):
+                found = [_aligned(gradient, seat.parameter) for gradient, seat in zip(found, seats, strict=True)]
+            launch.set_gradients(found)
+
+    def let_go(self) -> None:
+        """Forget this step's gradients, whose memory may be wanted before the next one."""
+        self._taken = None
+        for launch, _ in self.launches:
+            launch.gradients = []
+            for fused in launch.fused.values() if isinstance(launch, PhasedLaunch) else ():
+                fused.gradients = []
+
+    def looked_at(self, gradients: Sequence[Tensor | None]) -> tuple[bool, list[Tensor | None]]:
+        """Return whether the gradients of compiled kernels are finite, and the gradients of all others.
+
+        The kernels' tables hold the addresses already, so that looking costs one pass over memory and nothing else.
+        """
+        self._take(gradients)
+        fine, rest = True, [seat for _, seats in self.others for seat in seats] + self.sparse
+        for launch, seats in self.launches:
+            answer = launch.all_finite() if isinstance(launch, (Launch, PhasedLaunch)) else None
+            fine &= answer is not False
+            rest += seats if answer is None else []
+        return fine, [gradients[index] for index in dict.fromkeys(seat.index for seat in rest)]
+
     def batches(self, gradients: Sequence[Tensor | None], numbers: Numbers, clock: Any) -> list[Batch]:
         """Return this step's batches.
 
@@ -270,15 +319,8 @@ class Crew:
             self._cut.count_alike()
         for seat in self.empty:
             seat.state["step"] += 1.0
-        for launch, seats in self.launches:
-            found: list[Any]
-            if self._cut is None:  # a thousand tensors are looked at in every step
-                found = [gradients[seat.index] for seat in seats]
-            else:
-                found = [seat.gradient(gradients) for seat in seats]
-            if not (launch.contiguous and self._contiguous):
-                found = [_aligned(gradient, seat.parameter) for gradient, seat in zip(found, seats, strict=True)]
-            launch.set_gradients(found)
+        self._take(gradients)
+        for launch, _ in self.launches:
             increment_version(launch.parameters)  # compiled code writes where autograd does not look
             made.append(launch.batch(numbers, clock, self.group))
         for batch, seats in self.others:
@@ -368,7 +410,11 @@ def _make_triton(program: Program, parameters: Sequence[Tensor], states: Sequenc
 
 
 def _aligned(gradient: Tensor, parameter: Tensor) -> Tensor:
-    """Return the gradient with its elements in the order of the parameter's, as it is if it can be."""
+    """Return the gradient with its elements in the order and dtype of the parameter's, as it is if it can be."""
+    if gradient.is_complex():
+        gradient = torch.view_as_real(gradient)
+    if gradient.dtype != parameter.dtype:
+        return torch.empty_like(parameter).copy_(gradient)
     if gradient.stride() == parameter.stride() or (gradient.is_contiguous() and parameter.is_contiguous()):
         return gradient
     return torch.empty_like(parameter).copy_(gradient)

@@ -35,6 +35,7 @@ ROWS: Final = 16
 _TEMPLATE: Final = {
     **ARITHMETIC,
     "where": "({0} ? {1} : {2})",
+    "lerp": "sl_lerp{t}({0}, {1}, {2})",
     "maximum": "sl_max{t}({0}, {1})",
     "minimum": "sl_min{t}({0}, {1})",
     "sign": "sl_sign{t}({0})",

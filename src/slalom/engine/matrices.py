@@ -19,6 +19,7 @@ from slalom.algebra import REDUCTIONS, Expr
 from slalom.algebra.ops import is_cut
 from slalom.engine.batch import Batch, Numbers, SharedWrites
 from slalom.engine.eager import Run, Tape, Work
+from slalom.engine.native import Launch
 from slalom.engine.phases import Phase, Phases, cut, needs_phases
 from slalom.engine.plan import UnplannableError, array_name
 from slalom.engine.program import Program, walk
@@ -36,6 +37,8 @@ Values = dict[str, Tensor]
 
 class FusedLaunch(Protocol):
     """What runs a fused phase on a fixed set of tensors, on whatever device."""
+
+    gradients: list[Tensor]
 
     def set_gradients(self, gradients: list[Tensor]) -> None:
         """Take this step's gradients."""
@@ -206,6 +209,11 @@ class PhasedLaunch(Held):
         self.gradients = gradients
         for launch in self.fused.values():
             launch.set_gradients(gradients)
+
+    def all_finite(self) -> bool | None:
+        """Return whether the gradients that were set are finite; None if no compiled kernel holds them."""
+        holder = next((launch for launch in self.fused.values() if isinstance(launch, Launch)), None)
+        return None if holder is None else holder.all_finite()
 
     def batch(self, numbers: Numbers, clock: float, group: int, *, counts_step: bool = True) -> PhasedBatch:
         """Return the batch of one step."""

@@ -17,6 +17,7 @@ from slalom.engine.build import load
 from slalom.engine.emit import CHUNK, MOST_CHUNKS, emit
 from slalom.engine.plan import Plan, host_function
 from slalom.engine.program import Program
+from slalom.engine.scan import finite_in_table, units
 from slalom.engine.staged import Held, Members, StagedBatch, Wiring, wire
 from slalom.engine.storage import matrix_shape
 
@@ -122,6 +123,7 @@ class Launch(Held):
         self.gradients: list[Tensor] = []
         self._addresses_of_gradients: list[int] = []
         self._g = table[:, at.arrays.index("g")]
+        self._pieces = units(parameter.numel() for parameter in self.parameters)
         self._bind()
 
     def _bind(self) -> None:
@@ -141,6 +143,12 @@ class Launch(Held):
         if addresses != self._addresses_of_gradients:
             self._addresses_of_gradients = addresses
             self._g[:] = addresses
+
+    def all_finite(self) -> bool:
+        """Return whether the gradients that were set are finite, in one pass that asks Python for nothing."""
+        at, whole = self.kernel.wiring.layout, self._T
+        g, count = whole + 8 * at.arrays.index("g"), whole + 8 * (len(at.arrays) + 2)
+        return finite_in_table(g, count, at.width, len(self.parameters), self._pieces, self.parameters[0].dtype)
 
 
 def _chunks(shapes: Sequence[tuple[int, int]], plan: Plan) -> tuple[np.ndarray[Any, np.dtype[np.int64]], int]:

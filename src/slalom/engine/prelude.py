@@ -14,6 +14,21 @@ static inline float sl_maxf(float a, float b) { return (a > b || a != a) ? a : b
 static inline float sl_minf(float a, float b) { return (a < b || a != a) ? a : b; }
 static inline double sl_max(double a, double b) { return (a > b || a != a) ? a : b; }
 static inline double sl_min(double a, double b) { return (a < b || a != a) ? a : b; }
+/* As torch: from the nearer end, so that a weight of 1 gives b to the bit. Where the processor adds and multiplies in
+   one, it is told to: left to itself, a compiler does so in one kernel and not in another, and bits would differ. */
+#if defined(__FMA__) || defined(__aarch64__)
+#define sl_fmaf __builtin_fmaf
+#define sl_fma __builtin_fma
+#else
+#define sl_fmaf(x, y, z) ((x) * (y) + (z))
+#define sl_fma(x, y, z) ((x) * (y) + (z))
+#endif
+static inline float sl_lerpf(float a, float b, float w) {
+    return w < 0.5f ? sl_fmaf(w, b - a, a) : sl_fmaf(w - 1.0f, b - a, b);
+}
+static inline double sl_lerp(double a, double b, double w) {
+    return w < 0.5 ? sl_fma(w, b - a, a) : sl_fma(w - 1.0, b - a, b);
+}
 static inline float sl_signf(float a) { return (float)((a > 0.0f) - (a < 0.0f)); }
 static inline double sl_sign(double a) { return (double)((a > 0.0) - (a < 0.0)); }
 static inline float sl_modf(float a, float b) { return a - b * floorf(a / b); }

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
 
 from slalom.algebra import ELEMENT, MATRIX, REDUCTIONS, SCALAR, Expr, State, Value, leaf
 from slalom.algebra.expr import is_one
@@ -148,6 +149,18 @@ def walk(roots: Iterable[Value | float]) -> Iterator[Expr]:
             seen.add(id(node))
             stack.append((node, True))
             stack.extend((arg, False) for arg in reversed(node.args) if isinstance(arg, Expr))
+
+
+_ONE: WeakValueDictionary[Any, Program] = WeakValueDictionary()
+
+
+def the_one(program: Program) -> Program:
+    """Return the program that stands for all that compute the same: it is planned and compiled once per process.
+
+    Matrices and vectors often run the same program, and one object then means one pass over both. Resumed and copied
+    optimizers, and those that live one per parameter, share their kernels.
+    """
+    return _ONE.setdefault((program.signature, repr(sorted(program.states.items()))), program)
 
 
 def trace(

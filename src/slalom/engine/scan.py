@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from operator import attrgetter
 from typing import Any, Final
 
@@ -36,19 +36,22 @@ static void range{bits}(const args_t *a, int64_t first, int64_t last) {{
     const uint{bits}_t mask = (uint{bits}_t)a->hs;
     int64_t unit = 0;
     for (int64_t k = 0; k < a->tensors && unit < last; k++) {{
-        const uint{bits}_t *x = (const uint{bits}_t *)a->T[k];
-        for (int64_t at = 0; at < a->C[k]; at += {unit}, unit++) {{
+        const uint{bits}_t *x = (const uint{bits}_t *)a->T[k * a->chunks];
+        const int64_t count = a->C[k * a->chunks];
+        for (int64_t at = 0; at < count; at += {unit}, unit++) {{
             if (unit < first || unit >= last) continue;
-            int64_t left = a->C[k] - at;
+            int64_t left = count - at;
             if (bad{bits}(x + at, left < {unit} ? left : {unit}, mask)) {{ a->S[0] = 1.0; return; }}
         }}
     }}
 }}
 """
 _ENTRY: Final = """
-int bad(const int64_t *T, const int64_t *C, int64_t tensors, int64_t units, int64_t mask, int width, int threads) {
+/* Addresses and counts lie in rows of a table, `stride` numbers apart. */
+int bad(const int64_t *T, const int64_t *C, int64_t stride, int64_t tensors, int64_t units, int64_t mask, int width,
+        int threads) {
     double found = 0.0;  /* every thread that writes it writes 1 */
-    args_t a = {T, 0, mask, &found, 0, C, 0, 0, 0, tensors};
+    args_t a = {T, 0, mask, &found, 0, C, stride, 0, 0, tensors};
     sl_run(width == 2 ? range16 : width == 4 ? range32 : range64, &a, units, threads);
     return found != 0.0;
 }
@@ -65,7 +68,7 @@ def _bad() -> Any:
         found = load(PREAMBLE + widths + _ENTRY).bad
     except CompileError:
         return None
-    found.argtypes = (ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int64] * 3, ctypes.c_int, ctypes.c_int)
+    found.argtypes = (ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int64] * 4, ctypes.c_int, ctypes.c_int)
     found.restype = ctypes.c_int
     return found
 
@@ -88,6 +91,26 @@ def _finite(tensors: Sequence[Tensor], width: int, mask: int, numbers: int) -> b
     counts = [numbers * count for count in map(Tensor.numel, tensors)]
     table = ctypes.c_int64 * len(counts)
     threads = torch.get_num_threads() if sum(counts) > _SERIAL else 1
-    units = sum(-(-count // _UNIT) for count in counts)
     addresses = table(*map(Tensor.data_ptr, tensors))
-    return not _bad()(addresses, table(*counts), len(counts), units, mask, width, threads)
+    return not _bad()(addresses, table(*counts), 1, len(counts), units(counts), mask, width, threads)
+
+
+def units(counts: Iterable[int]) -> int:
+    """Return into how many pieces the pass cuts tensors of these many numbers."""
+    return sum(-(-count // _UNIT) for count in counts)
+
+
+def finite_in_table(addresses: int, counts: int, stride: int, tensors: int, pieces: int, dtype: torch.dtype) -> bool:
+    """Return whether all values are finite, of tensors whose addresses and counts a kernel's table holds already.
+
+    Args:
+        addresses: where in memory the first address is.
+        counts: where the first count of numbers is.
+        stride: how many int64 a row of the table has.
+        tensors: the number of rows.
+        pieces: what `units` gives for their counts.
+        dtype: of all of them.
+    """
+    width, mask, _ = _FORMATS[dtype]
+    threads = torch.get_num_threads() if pieces > 2 else 1
+    return not _bad()(addresses, counts, stride, tensors, pieces, mask, width, threads)

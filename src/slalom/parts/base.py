@@ -6,6 +6,7 @@ Nothing here or beside it knows of parameter lists, devices, dtypes, sparsity, s
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import re
 import typing
@@ -456,14 +457,16 @@ class Part:
         return self._slots
 
     @classmethod
-    def ranges(cls) -> dict[str, Within]:
+    @functools.cache  # parts are made at every trace and every check of a group; reading hints is slow
+    def ranges(cls) -> Mapping[str, Within]:
         """Return the ranges of the numeric hyper-parameters, by field name."""
         hints = typing.get_type_hints(cls, include_extras=True)
         found = {entry.name: _range_of(hints[entry.name]) for entry in dataclasses.fields(cls)}  # type: ignore[arg-type]
         return {name: allowed for name, allowed in found.items() if allowed is not None}
 
     @classmethod
-    def choices(cls) -> dict[str, tuple[str, ...]]:
+    @functools.cache
+    def choices(cls) -> Mapping[str, tuple[str, ...]]:
         """Return what the hyper-parameters that are words may be, by field name."""
         hints = typing.get_type_hints(cls, include_extras=True)
         return {

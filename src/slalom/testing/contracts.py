@@ -150,17 +150,21 @@ def zero_gradient(make: Factory) -> None:
     assert torch.isfinite(w).all(), "the parameter is no longer finite"
 
 
-@contract("gradients-kept", "gradients are never written to")
+@contract("gradients-kept", "gradients are never written to, with weight decay and maximize neither")
 def gradients_kept(make: Factory) -> None:
-    parameters = _parameters()
-    optimizer = make(parameters)
-    kept = [torch.randn_like(p) for p in parameters]
-    for p, g in zip(parameters, kept, strict=True):
-        p.grad = g.clone()
-    _go(optimizer)
-    for p, g in zip(parameters, kept, strict=True):
-        assert p.grad is not None
-        assert torch.equal(p.grad, g), "a gradient was changed in place"
+    for settings in ({}, {"maximize": True}, {"weight_decay": 0.1}):
+        parameters = _parameters()
+        try:
+            optimizer = make(parameters, **settings)
+        except (TypeError, ValueError):
+            continue  # it has no such argument
+        kept = [torch.randn_like(p) for p in parameters]
+        for p, g in zip(parameters, kept, strict=True):
+            p.grad = g.clone()
+        _go(optimizer)
+        for p, g in zip(parameters, kept, strict=True):
+            assert p.grad is not None
+            assert torch.equal(p.grad, g), f"a gradient was changed in place, with {settings or 'the defaults'}"
 
 
 @contract("shapes", "scalars, single elements, empty tensors and kernels all take steps")

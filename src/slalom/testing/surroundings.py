@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import gc
 import inspect
+import weakref
 from typing import Any
 
 import torch
@@ -99,6 +101,58 @@ def mixed_dtypes(make: Factory) -> None:
         assert p.dtype == kind, f"a {kind} parameter became {p.dtype}"
         assert torch.isfinite(p).all(), f"the {kind} parameter is no longer finite"
         assert torch.allclose(p, q, rtol=1e-2, atol=1e-3), f"the {kind} parameter steps otherwise than alone"
+
+
+@contract("tall-wide", "matrices of every proportion take steps, and are finite after them")
+def tall_wide(make: Factory) -> None:
+    shapes = [(7, 2), (2, 7), (1, 5), (5, 1), (1, 1), (3, 3)]
+    parameters = [
+        nn.Parameter(torch.linspace(-1, 1, rows * columns).reshape(rows, columns)) for rows, columns in shapes
+    ]
+    optimizer = make(parameters)
+    for number in range(12):
+        _step(optimizer, number)
+    for p in parameters:
+        assert torch.isfinite(p).all(), f"the one of shape {tuple(p.shape)} is not finite"
+
+
+@contract("zero-values", "parameters that begin as zeros, as biases do, stay finite")
+def zero_values(make: Factory) -> None:
+    parameters = [nn.Parameter(torch.zeros(4, 3)), nn.Parameter(torch.zeros(5)), nn.Parameter(torch.zeros(()))]
+    optimizer = make(parameters)
+    for number in range(4):
+        _step(optimizer, number)
+    assert all(torch.isfinite(p).all() for p in parameters), "they do not"
+
+
+@contract("gradients-freed", "once they are cleared, nothing holds the memory of a step's gradients")
+def gradients_freed(make: Factory) -> None:
+    parameters = _parameters()
+    optimizer = make(parameters)
+    for number in range(3):
+        _step(optimizer, number)
+    held = [weakref.ref(p.grad.untyped_storage()) for p in parameters if p.grad is not None]
+    optimizer.zero_grad(set_to_none=True)
+    gc.collect()
+    assert all(one() is None for one in held), "a gradient is still there"
+
+
+@contract("begin-anew", "an optimizer whose state was cleared goes on like a new one")
+def begin_anew(make: Factory) -> None:
+    a, b = _parameters(), _parameters()
+    used = make(a)
+    for number in range(3):
+        _step(used, number)
+    used.state.clear()
+    with torch.no_grad():
+        for p, q in zip(a, b, strict=True):
+            q.copy_(p)
+    new = make(b)
+    for number in range(3, 5):
+        _step(used, number)
+        _step(new, number)
+    _close(a, b, "they disagree")
+    assert len(used.state) == len(new.state), "its state is kept elsewhere"
 
 
 @contract("frozen", "a parameter that requires no gradient may be in the list, and stays")
