@@ -128,6 +128,7 @@ DECAYS = st.sampled_from(
         (P.Decoupled(0.1), P.L1(1e-3)),
         P.NormLoss(0.1),
         P.FixedDecay(1e-3),
+        P.SquaredDecay(2.0),
         P.StableDecay(0.01),
         P.Constrained(0.5),
     ]

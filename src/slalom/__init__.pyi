@@ -1920,6 +1920,28 @@ class ScheduleFreeAdamW(Named):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-08,
         weight_decay: float = 0.0,
+        decoupling: float = 0.0,
+        *,
+        maximize: bool = False,
+        executor: Executor = 'auto',
+        on_nonfinite: OnNonfinite = 'ignore',
+        sparse: Rows = 'exact',
+    ) -> None: ...
+
+class ScheduleFreePlus(Named):
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 1.0,
+        betas: tuple[float, float] = (0.9, 0.95),
+        eps: float = 1e-08,
+        weight_decay: float = 0.0,
+        beta: float = 0.9,
+        last_beta: float = 0.965,
+        anneal: int = 0,
+        warm: int = 0,
+        r: float = 0.0,
+        norm_beta: float = 0.0,
         *,
         maximize: bool = False,
         executor: Executor = 'auto',

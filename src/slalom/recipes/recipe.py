@@ -122,11 +122,15 @@ class Recipe:
         return x.result
 
     def begin(self, x: Signals, store: Store) -> Signals:
-        """Return the signals as the first part finds them: those of a step that can look back at the scale."""
+        """Return the signals as the first part finds them: those of a step that can look back at scale and average."""
         scales = [part for part in self.parts("scale") if isinstance(part, Scale)]
-        if len(scales) != 1:
-            return x
-        return x.replace(earlier=lambda: scales[0].before(x, Memory(store, scales[0])))
+        average = self.average
+        y = x
+        if len(scales) == 1:
+            y = y.replace(earlier=lambda: scales[0].before(x, Memory(store, scales[0])))
+        if average is not None:
+            y = y.replace(ahead=lambda: average.ahead(x, Memory(store, average)))
+        return y
 
     def direct(self, x: Signals, s: Memory) -> Signals:
         """Run only what turns a gradient into a direction and a metric, for use inside another recipe."""
