@@ -49,8 +49,8 @@ class Polyak(Step):
 class NormalizedPolyak(Step):
     """Polyak step for updates whose elements are about 1, as Adam's are (Defazio 2026, ScheduleFree+, 2605.19095).
 
-        e <- beta e + (1 - beta) sqrt(pi / 2) |g|_1                       over the whole model
-        rate = lr max(f - floor + <g, z - y>, 0) / (e / (1 - beta^t))
+        size <- beta size + (1 - beta) sqrt(pi / 2) |g|_1                 over the whole model
+        rate = lr max(f - floor + <g, z - y>, 0) / (size / (1 - beta^t))
 
     z - y is the way from where the gradient was taken to the point that an average adds steps to (`ScheduleFree`), so
     that the numerator is what the loss would be there if it were linear; it is 0 with other averages and without one.
@@ -67,12 +67,14 @@ class NormalizedPolyak(Step):
     lr: NonNegative = 1.0
     beta: Decay = 0.0
     floor: float = 0.0
-    e = State(per="model")
+    size = State(per="model")
 
     def apply(self, x: Signals, s: Memory) -> Signals:
         there = let("f_z", x.loss - self.floor + total(x.grad * x.ahead(), "model"))
-        s.e = lerp(s.e, math.sqrt(math.pi / 2) * total(abs(x.grad), "model"), 1 - self.beta)
-        size = s.e / (1 - self.beta**x.clock)
+        size = let("|g|", math.sqrt(math.pi / 2) * total(abs(x.grad), "model"))
+        if self.beta:
+            s.size = lerp(s.size, size, 1 - self.beta)
+            size = s.size / (1 - self.beta**x.clock)
         return x.replace(rate=self.lr * where(size > 0, maximum(there, 0.0) / size, 0.0))
 
 
