@@ -410,8 +410,17 @@ def describe_method(
 
 
 def describe_recipe(recipe: Recipe | ByRole, width: int = 100, *, plan: bool = False) -> str:
-    """Write a recipe's formula, state and traffic."""
-    return "\n\n".join(describe_sheet(one, width, plan=plan) for one in sheets(recipe))
+    """Write a recipe's formula, state and traffic, and the schedule that goes with it."""
+    body = "\n\n".join(describe_sheet(one, width, plan=plan) for one in sheets(recipe))
+    moved = [f"{name}: {_told(entry)}" for name, entry in recipe.schedule.items()]
+    rows = [
+        row for place, one in enumerate(moved) for row in _wrapped(f"  {'' if place else 'schedule':<12}", one, width)
+    ]
+    return "\n".join([body, *rows])
+
+
+def _told(entry: str | Mapping[str, str]) -> str:
+    return entry if isinstance(entry, str) else f"the values of {entry['values']}"
 
 
 def as_json(recipe: Recipe | ByRole, entry: Method | None = None) -> dict[str, Any]:
@@ -420,7 +429,8 @@ def as_json(recipe: Recipe | ByRole, entry: Method | None = None) -> dict[str, A
     if entry is not None:
         names = ("name", "class_name", "title", "family", "year", "source", "use", "avoid", "lrs")
         facts = {name: getattr(entry, name) for name in names} | {"defaults": entry.defaults}
-    return facts | {"recipes": [asdict(one) for one in sheets(recipe)]}
+    moved = {"schedule": dict(recipe.schedule)} if recipe.schedule else {}
+    return facts | {"recipes": [asdict(one) for one in sheets(recipe)]} | moved
 
 
 def describe_roles(
