@@ -1926,6 +1926,7 @@ class ScheduleFreeAdamW(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class ScheduleFreePlus(Named):
