@@ -62,6 +62,9 @@ def test_the_graph_computes_what_the_text_computes() -> None:
         (lambda m, g, b: a.norm(m, "row") * a.total(g), "‖m‖[row] sum(g)", None),
         (lambda m, g, b: a.where(g > 0, m, 0.0), "m if g > 0 else 0", None),
         (lambda m, g, b: m @ g.T, "m gᵀ", r"m g^{\top}"),
+        (lambda m, g, b: a.norm(m, "model"), "‖m‖[model]", None),
+        (lambda m, g, b: a.total(m, "row") - (a.total(g) - 1) % 5, "sum(m)[row] − ((sum(g) − 1) mod 5)", None),
+        (lambda m, g, b: (a.total(g) - 1) % 5 <= 0, "(sum(g) − 1) mod 5 ≤ 0", None),
     ],
 )
 def test_printing(build: Any, unicode: str, tex: str | None) -> None:
@@ -69,6 +72,19 @@ def test_printing(build: Any, unicode: str, tex: str | None) -> None:
     assert text(node) == unicode
     if tex is not None:
         assert latex(node) == tex
+
+
+def test_what_a_value_makes_neutral_is_left_out_where_values_are_shown() -> None:
+    m, g = symbol("m"), symbol("g")
+    none, one = Hyper("beta", 0.0), Hyper("alpha", 1.0)
+    assert text(a.lerp(m, g, 1 - none)) == "g"
+    assert text(a.lerp(m, g, 1 - one)) == "m"
+    assert text(one * g / one + none) == "g"
+    assert text(m**none * g**one) == "g"
+    assert text(m - none * g) == "m"
+    assert text(none - g) == "0 − g"
+    assert text(none * g + none) == "0"
+    assert text(one * g + none, values=False) == "α g + β"
 
 
 def test_shapes_and_scopes_are_worked_out() -> None:

@@ -29,7 +29,14 @@ WATCHING = [
     P.LAWA(2, every=2, start=3),
     P.PolynomialAverage(),
 ]
-LEADING = [P.Lookahead(3), P.PrimalAverage(0.9), P.ScheduleFree(0.9), P.ScheduleFree(1.0)]
+LEADING = [
+    P.Lookahead(3),
+    P.PrimalAverage(0.9),
+    P.ScheduleFree(0.9),
+    P.ScheduleFree(1.0),
+    P.ScheduleFree(0.8, decoupling=20.0),
+    P.ScheduleFree(0.8, warm=3, last_beta=0.95, anneal=5),
+]
 EVERY = WATCHING + LEADING
 
 
@@ -289,6 +296,34 @@ def test_schedule_free_at_zero_is_plain_averaging_which_swa_is() -> None:
     assert largest_difference(ours, theirs) < 1e-12
     with pytest.raises(ValueError, match=r"beta must be in \(0, 1\]"):
         P.ScheduleFree(0.0)
+
+
+def test_a_beta_that_changes_keeps_the_average_an_average() -> None:
+    """With x, y and z kept apart, and beta written out."""
+    w = nn.Parameter(torch.tensor([1.0], dtype=torch.float64))
+    average = P.ScheduleFree(0.5, warm=2, last_beta=0.9, anneal=4)
+    optimizer = Recipe(step=0.1, average=average).build([w])
+    z = x = 1.0
+    snapshots = []
+    for t in range(1, 9):
+        gradient = 0.3 * t - 1
+        w.grad = torch.tensor([gradient], dtype=torch.float64)
+        optimizer.step()
+        z -= 0.1 * gradient
+        if t > 2:
+            snapshots.append(z)
+        x = sum(snapshots) / len(snapshots) if snapshots else z
+        beta = 1 - 0.5 * (0.1 / 0.5) ** min((t - 1) / 4, 1)
+        assert w.item() == pytest.approx((1 - beta) * z + beta * x, rel=1e-12)
+        with optimizer.averaged():
+            assert w.item() == pytest.approx(x, rel=1e-12)
+
+
+def test_decoupling_at_its_neutral_value_is_the_first_papers_average() -> None:
+    plain, refined = twins(torch.float64)
+    train(plain, adamw(P.ScheduleFree(0.75)).build(plain.parameters()), 11)
+    train(refined, adamw(P.ScheduleFree(0.75, decoupling=4.0)).build(refined.parameters()), 11)
+    assert largest_difference(plain, refined) < 1e-14
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
 import slalom
-from slalom.describe import describe_method, sources, symbolic
+from slalom.describe import describe_method, sheet, sources, symbolic
 from slalom.recipes import method
 
 
@@ -83,3 +84,29 @@ def test_mistakes_get_one_sentence_and_status_2(words: list[str], sentence: str)
     assert done.returncode == 2
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_what_only_counts_is_shown_by_its_ends_and_told_in_full_as_data() -> None:
+    screen = run("explain", "mechanic").stdout
+    assert "m1 ← max(0.9 m1, |h|)" in screen
+    assert "⋮  4 more" in screen
+    assert "s6 ← (1e-08 m6 / 6 + r6) / (√v6 + 1e-08)" in screen
+    assert "m3" not in screen
+    assert "mechanic.m1 to m6 per model" in " ".join(screen.split())
+    facts = json.loads(run("explain", "mechanic", "--json").stdout)["recipes"][0]
+    assert sum(line["text"].startswith("m") for line in facts["lines"]) == 7  # Adam's m too
+    assert facts["kept"]["mechanic.m3"] == "model"
+
+
+def test_a_value_keeps_its_formula_where_the_letter_would_also_mean_the_old_one() -> None:
+    class Both(slalom.parts.Momentum, name="old-and-new"):
+        m = slalom.algebra.State()
+
+        def apply(self, x: Any, s: Any) -> Any:
+            old = s.m
+            new = slalom.algebra.lerp(old, x.grad, 0.5)
+            s.m = new
+            return x.replace(direction=new - old)
+
+    lines = [line.text for line in sheet(slalom.Recipe(momentum=Both())).lines]
+    assert lines[:2] == ["m ← 0.5 m + 0.5 g", "u = 0.5 m + 0.5 g − m"]

@@ -152,7 +152,7 @@ def test_a_closure_is_no_obstacle() -> None:
 
 NOT_A_FUNCTION_OF_STATE = {
     "adafactor", "adafactor-hf", "adopt", "amos", "dadapt-sgd", "momo", "momo-adam", "prodigy", "sm3",
-    "smmf", "sps",
+    "schedule-free-plus", "smmf", "sps",
 }  # fmt: skip
 
 

@@ -65,6 +65,7 @@ MASKS = [P.Cautious("count"), P.Cautious("mean"), P.Cautious("none")]
 DECAYS = [
     P.Decoupled(0.1),
     P.FixedDecay(1e-3),
+    P.SquaredDecay(2.0),
     P.ProximalDecay(0.1),
     P.StableDecay(0.1),
     P.NormLoss(0.1),

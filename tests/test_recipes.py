@@ -16,6 +16,7 @@ from networks import network, train
 from slalom import Recipe, parts
 from slalom.describe import describe_recipe
 from slalom.named import stub
+from slalom.recipes.files import to_toml
 
 P = parts
 
@@ -38,6 +39,53 @@ def test_toml_may_name_an_optimizer() -> None:
     assert Recipe.from_toml('recipe = "adamw"\nlr = 0.01\nbetas = [0.8, 0.9]') == slalom.recipes.method("adamw").recipe(
         lr=0.01, betas=(0.8, 0.9)
     )
+
+
+def test_a_recipe_carries_its_schedule_through_toml() -> None:
+    moves = {"lr": "warmup 5%, cosine", "momentum.beta": {"values": "linear 300 start=0.85 end=0.95"}}
+    recipe = Recipe(momentum=P.Ema(0.9), scale=P.SecondMoment(0.99), step=3e-4, schedule=moves)
+    written = recipe.to_toml()
+    assert '[schedule]\nlr = "warmup 5%, cosine"\n' in written
+    assert Recipe.from_toml(written) == recipe != Recipe.from_toml(written.partition("[schedule]")[0])
+    assert set(slalom.schedules.from_toml(written, 200)) == {"lr", "momentum.beta"}  # the same table
+    named = Recipe.from_toml('recipe = "muon"\nlr = 0.02\n[schedule]\nlr = "cosine 100"')
+    assert Recipe.from_toml(to_toml(named)) == named
+    assert named.schedule == {"lr": "cosine 100"}
+    with pytest.raises(ValueError, match=r"has no hyper-parameter .momentum.bta.*momentum.beta"):
+        Recipe(momentum=P.Ema(0.9), schedule={"momentum.bta": "cosine 10"})
+    with pytest.raises(ValueError, match="make it a table"):
+        Recipe.from_toml('recipe = "adamw"\nschedule = "cosine"')
+    with pytest.raises(ValueError, match="give it to ByRole"):
+        slalom.recipes.ByRole(rest=recipe)
+
+
+def test_a_recipes_scheduler_moves_what_its_schedule_names() -> None:
+    w = torch.nn.Parameter(torch.ones(2))
+    recipe = Recipe.from_toml("""
+        recipe = "sgd"
+        lr = 0.5
+        momentum = 0.5
+        [schedule]
+        lr = "warmup 50%, cosine"
+        "momentum.momentum" = "linear 4 end=0.5"
+    """)
+    optimizer = recipe.build([w])
+    scheduler = recipe.scheduler(optimizer, steps=4)
+    assert isinstance(scheduler, torch.optim.lr_scheduler.LRScheduler)
+    seen = []
+    for _ in range(5):
+        group = optimizer.param_groups[0]
+        seen.append((group["lr"], group["momentum.momentum"]))
+        w.grad = torch.ones(2)
+        optimizer.step()
+        scheduler.step()
+    lrs, momenta = zip(*seen, strict=True)
+    assert lrs == pytest.approx((0.25, 0.5, 0.5, 0.25, 0.0))
+    assert momenta == pytest.approx((0.5, 0.4375, 0.375, 0.3125, 0.25))
+    with pytest.raises(ValueError, match="no schedule"):
+        Recipe(step=0.1).scheduler(Recipe(step=0.1).build([w]))
+    with pytest.raises(ValueError, match="of how many steps"):
+        recipe.scheduler(optimizer)
 
 
 @pytest.mark.parametrize(
@@ -128,6 +176,7 @@ DECAYS = st.sampled_from(
         (P.Decoupled(0.1), P.L1(1e-3)),
         P.NormLoss(0.1),
         P.FixedDecay(1e-3),
+        P.SquaredDecay(2.0),
         P.StableDecay(0.01),
         P.Constrained(0.5),
     ]

@@ -120,6 +120,20 @@ def test_layer_decay_sets_real_rates() -> None:
     torch.optim.AdamW([{**group, "params": [p for _, p in group["params"]]} for group in groups])
 
 
+def test_fan_out_divides_by_the_units_that_read() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4), torch.nn.Linear(4, 2))
+    groups = param_groups(model, lr=1.0, fan_out=True)
+    rates = {name: group["lr"] for group in groups for name, _ in group["params"]}
+    assert rates == {
+        "0.weight": 1 / 4, "0.bias": 1 / 4, "2.weight": 1 / 2, "2.bias": 1 / 2, "3.weight": 1.0, "3.bias": 1.0,
+    }  # fmt: skip
+    both = param_groups(model, lr=1.0, fan_out=True, layer_decay=0.5)
+    assert {name: group["lr"] for group in both for name, _ in group["params"] if name.endswith("weight")} == {
+        "0.weight": 1 / 8 / 4, "2.weight": 1 / 2 / 2, "3.weight": 1.0,
+    }  # fmt: skip
+    assert {g["lr"] for g in param_groups(torch.nn.LayerNorm(3), lr=2.0, fan_out=True)} == {2.0}
+
+
 def test_overrides_win_and_must_match() -> None:
     groups = param_groups(Gpt(), 0.1, overrides={"lm_head.*": {"lr": 7.0, "weight_decay": 0.0}})
     (head,) = [group for group in groups if group.get("lr") == 7.0]
@@ -132,6 +146,7 @@ def test_overrides_win_and_must_match() -> None:
     ("settings", "sentence"),
     [
         ({"layer_decay": 0.5}, "needs the base rate"),
+        ({"fan_out": True}, "needs the base rate"),
         ({"lr": 1.0, "layer_decay": 1.5}, r"\(0, 1\]"),
         ({"weight_decay": -1}, "0 or more"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -72,6 +73,71 @@ def test_mixed_precision_takes_the_same_steps(sharpness: SAM) -> None:
         assert loss == b.step(_closure(theirs, b, step), sharpness=sharpness)
     assert largest_difference(ours, theirs) < 1e-6
     assert a.skipped == 0
+
+
+@pytest.mark.parametrize("sharpness", [SAM(0.1), ASAM(0.5)])
+def test_autocast_with_a_scaler_takes_the_same_steps_as_without(sharpness: SAM) -> None:
+    """A scale that is a power of 2 moves no digit of a bfloat16, so the steps have the same bits."""
+    scaled, plain = twins(torch.float32)
+    a, b = slalom.AdamW(scaled.parameters(), lr=0.01), slalom.AdamW(plain.parameters(), lr=0.01)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+
+    def loss(model: nn.Module, step: int) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return _loss(model, step)
+
+    for step in range(5):
+
+        def closure(step: int = step) -> Tensor:
+            b.zero_grad()
+            value = loss(plain, step)
+            value.backward()
+            return value
+
+        a.step(lambda step=step: loss(scaled, step), sharpness=sharpness, scaler=scaler)
+        b.step(closure, sharpness=sharpness)
+    assert largest_difference(scaled, plain) == 0
+    assert a.skipped == 0
+
+
+@pytest.mark.parametrize("scaler", [None, torch.amp.GradScaler("cpu", init_scale=8.0)], ids=["plain", "scaled"])
+def test_batch_norm_sees_the_first_evaluation_only(scaler: torch.amp.GradScaler | None) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(16, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 2))
+    once = copy.deepcopy(model)
+    optimizer = slalom.SGD(model.parameters(), lr=0.1)
+    for step in range(3):
+        once.load_state_dict(model.state_dict())
+        with torch.no_grad():
+            once(_data(step, torch.float32)[0])
+        seen = copy.deepcopy(once[1].state_dict())
+        if scaler is None:
+            optimizer.step(_closure(model, optimizer, step), sharpness=SAM(0.5))
+        else:
+            optimizer.step(lambda step=step: _loss(model, step), sharpness=SAM(0.5), scaler=scaler)
+        for key, value in model[1].state_dict().items():
+            if "running" in key or "tracked" in key:
+                assert torch.equal(value, seen[key]), key
+    assert model.training
+
+
+def test_a_second_evaluation_that_fails_leaves_batch_norms_statistics_of_the_first() -> None:
+    model = nn.Sequential(nn.Linear(16, 6), nn.BatchNorm1d(6, momentum=None), nn.Linear(6, 2))
+    optimizer = slalom.SGD(model.parameters(), lr=0.1)
+    calls: list[int] = []
+
+    def closure() -> Tensor:
+        calls.append(0)
+        loss = _closure(model, optimizer, 0)()
+        if len(calls) == 2:
+            raise KeyError
+        return loss
+
+    with pytest.raises(KeyError):
+        optimizer.step(closure, sharpness=SAM(0.5))
+    assert model[1].num_batches_tracked == 1
+    _closure(model, optimizer, 0)()
+    assert model[1].num_batches_tracked == 2  # nobody keeps watching
 
 
 def test_asam_is_its_formula() -> None:

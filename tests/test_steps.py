@@ -50,7 +50,7 @@ def test_only_recipes_that_read_the_loss_need_it() -> None:
         for name in slalom.list_optimizers()
         if quietly(lambda name=name: slalom.create(name, [nn.Parameter(torch.ones(2, 2))])).needs_loss
     }
-    assert reading == {"adalo", "alig", "momo", "momo-adam", "sps"}
+    assert reading == {"adalo", "alig", "momo", "momo-adam", "schedule-free-plus", "sps"}
 
 
 @pytest.mark.parametrize("loss", [0.7, 1, torch.tensor(0.7), torch.tensor([0.7], dtype=torch.float64)], ids=repr)
@@ -95,6 +95,7 @@ STEPS = [
     P.Polyak(lr=0.1, inside=True, growth=1.1),
     P.MoMo(lr=0.1, estimate=True),
     P.LossDriven(kappa=30.0),
+    P.NormalizedPolyak(lr=0.1, beta=0.5),
 ]
 
 

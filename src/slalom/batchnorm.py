@@ -1,14 +1,16 @@
-"""Batch norm's running statistics, made anew for parameters that no training step has seen: averages, restored ones."""
+"""Batch norm's running statistics: made anew for parameters that no training step has seen, or left alone by a step."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 B = TypeVar("B")
 
@@ -47,7 +49,9 @@ def update_bn(
     if not layers:
         return model
     modes = {module: module.training for module in model.modules()}
-    before = {layer: [buffer.clone() for buffer in layer.buffers(recurse=False)] for layer in layers.values()}
+    before: dict[nn.Module, list[Tensor]] = {
+        layer: [buffer.clone() for buffer in layer.buffers(recurse=False)] for layer in layers.values()
+    }
     pools = {layer: _Pool() for layer in layers.values()}
     hooks = [layer.register_forward_pre_hook(partial(_measure, pool)) for layer, pool in pools.items()]
     try:
@@ -61,9 +65,7 @@ def update_bn(
         for name, layer in layers.items():
             pools[layer].write(layer, name, count)
     except BaseException:
-        for layer, values in before.items():
-            for buffer, value in zip(layer.buffers(recurse=False), values, strict=True):
-                buffer.copy_(value)
+        _restore(before)
         raise
     finally:
         for hook in hooks:
@@ -71,6 +73,34 @@ def update_bn(
         for module, training in modes.items():
             module.training = training
     return model
+
+
+@contextlib.contextmanager
+def statistics_kept() -> Iterator[None]:
+    """Leave running statistics as they are, to the bit, whatever is evaluated while the block runs.
+
+    Layers still normalise by the batch, as they do in training. Which ones run is seen as they run, so nobody has to
+    say which model it is.
+    """
+    before: dict[nn.Module, list[Tensor]] = {}
+
+    def remember(layer: nn.Module, inputs: Any) -> None:
+        if isinstance(layer, _NormBase) and layer.training and layer not in before:
+            before[layer] = [buffer.clone() for buffer in layer.buffers(recurse=False)]
+
+    hook = register_module_forward_pre_hook(remember)
+    try:
+        yield
+    finally:
+        hook.remove()
+        _restore(before)
+
+
+@torch.no_grad()
+def _restore(before: dict[nn.Module, list[Tensor]]) -> None:
+    for layer, values in before.items():
+        for buffer, value in zip(layer.buffers(recurse=False), values, strict=True):
+            buffer.copy_(value)
 
 
 def _run(model: nn.Module, batch: Any, forward: Callable[[nn.Module, Any], Any] | None) -> None:

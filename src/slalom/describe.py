@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 
 # Signals that get a letter once they are more than one: what the next slot reads is the letter.
 _LETTERS = {"grad": "g", "direction": "u", "energy": "e", "metric": "D", "rate": "rate"}
+_NUMBERS = re.compile(r"\d+(\.\d+)?(e-?\d+)?")
+_TAKEN = frozenset({*_LETTERS.values(), "w", "t"})  # a state of that name gets a prime
 _SIZE = 1024  # costs per parameter are those of a square matrix of this width
 
 
@@ -84,7 +87,8 @@ class _Words:
         self.writes: list[tuple[Expr, Value]] = []
 
     def read(self, key: str, slot: State) -> Value:
-        return self.symbols.setdefault(key, leaf("state", slot.name, slot.dims, slot.scope))
+        name = f"{slot.name}′" if slot.name in _TAKEN else slot.name
+        return self.symbols.setdefault(key, leaf("state", name, slot.dims, slot.scope))
 
     def write(self, key: str, slot: State, value: Value) -> None:
         symbol = self.read(key, slot)
@@ -97,14 +101,19 @@ def _signals(ndim: int, given: Leaves) -> Signals:
 
 def _formula_lines(recipe: Recipe, ndim: int) -> list[Line]:
     store, lines = _Words(), []
+    spoken: list[Value] = []  # keeps alive what is known by its id
     told: set[int] = set()  # letters that have been explained
+    held: dict[int, Expr] = {}  # values that a state was set to, by that state's letter
 
     def say(slot: str, left: Expr, sign: str, right: Value) -> None:
+        spoken.append(right)
         for node in walk([right]):
             if node.op == "let" and id(node) not in told:
                 told.add(id(node))
-                lines.append(_line(slot, leaf("input", node.attrs["letter"]), "=", node.args[0]))
-        lines.append(_line(slot, left, sign, right))
+                lines.append(_line(slot, leaf("input", node.attrs["letter"]), "=", _by_letter(node.args[0], held)))
+        lines.append(_line(slot, left, sign, _by_letter(right, held)))
+        if sign == "←" and isinstance(right, Expr) and right.args and right.op != "let":
+            held[id(right)] = left
 
     x = recipe.begin(_signals(ndim, leaves()), store)
     sequence = list(recipe.sequence())
@@ -131,11 +140,72 @@ def _formula_lines(recipe: Recipe, ndim: int) -> list[Line]:
     return lines
 
 
+def _by_letter(formula: Expr | Number, held: Mapping[int, Expr]) -> Expr | Number:
+    """Write a state's letter for the value that it was just set to, where its letter means nothing else."""
+    made: dict[int, Expr] = {}
+    bare: set[int] = set()
+
+    def rewritten(node: Expr | Number) -> Expr | Number:
+        if not isinstance(node, Expr) or id(node) in made:
+            return made.get(id(node), node)
+        new = held.get(id(node), node)
+        if new is node:
+            bare.add(id(node))
+            if node.op != "let":  # which is written as a letter itself
+                args = tuple(map(rewritten, node.args))
+                if any(one is not other for one, other in zip(args, node.args, strict=True)):
+                    new = Expr(node.op, args, attrs=node.attrs, dims=node.dims, scope=node.scope, host=node.host)
+        made[id(node)] = new
+        return new
+
+    result = rewritten(formula)
+    unclear = {value for value, letter in held.items() if value in made and id(letter) in bare}
+    return _by_letter(formula, {k: v for k, v in held.items() if k not in unclear}) if unclear else result
+
+
+def _shortened(lines: Iterable[Line]) -> list[Line]:
+    """Show the first and the last only of three or more groups of lines that differ in nothing but numbers."""
+    left, kept = list(lines), []
+    while left:
+        counts = {size: _repeats(left, size) for size in range(1, len(left) // 3 + 1)}
+        size = max((size for size, count in counts.items() if count > 2), key=lambda n: n * counts[n], default=0)
+        if size:
+            whole = size * counts[size]
+            more = Line(left[0].slot, f"⋮  {counts[size] - 2} more", "")
+            kept += [*left[:size], more, *left[whole - size : whole]]
+            del left[:whole]
+        else:
+            kept.append(left.pop(0))
+    return kept
+
+
+def _repeats(lines: Sequence[Line], size: int) -> int:
+    """Return how many groups of so many lines follow each other that differ in numbers alone."""
+    forms = [(line.slot, _NUMBERS.sub("0", line.text)) for line in lines]
+    count = 1
+    while forms[size * count : size * (count + 1)] == forms[:size]:
+        count += 1
+    return count
+
+
+def _extents(kept: Mapping[str, str]) -> str:
+    """Write what is kept per what, states that are counted as one."""
+    counted: dict[tuple[str, str], list[str]] = {}
+    for key, extent in kept.items():
+        counted.setdefault((key.rstrip("0123456789"), extent), []).append(key)
+    words = []
+    for (stem, extent), keys in counted.items():
+        few = len(keys) < 3
+        through = ", ".join(keys) if few else f"{keys[0]} to {stem.rpartition('.')[2]}{keys[-1].removeprefix(stem)}"
+        words.append(f"{through} per {extent}")
+    return ", ".join(words)
+
+
 def _formula_rows(lines: Iterable[Line], indent: str, width: int) -> list[str]:
     """Align formulas behind the names of their slots, each name once."""
     rows: list[str] = []
     last = ""
-    for line in lines:
+    for line in _shortened(lines):
         label = "" if line.slot == last else line.slot
         rows += _wrapped(f"{indent}{label:<12}", line.text, width)
         last = line.slot
@@ -305,12 +375,11 @@ def describe_sheet(entry: Sheet, width: int = 100, *, plan: bool = False) -> str
     rows += _formula_rows(entry.lines, "  ", width)
     for lesson in entry.lessons:
         rows += ["", *_wrapped(f"  {'why':<12}", lesson, width)]
-    kept = ", ".join(f"{key} per {extent}" for key, extent in entry.kept.items()) or "none"
     rows += [
         "",
         *_wrapped(
             f"  {'state':<12}",
-            f"{_bytes(entry.state)} per parameter: {kept}" if entry.kept else "none",
+            f"{_bytes(entry.state)} per parameter: {_extents(entry.kept)}" if entry.kept else "none",
             width,
         ),
         *_wrapped(f"  {'moves':<12}", f"{_bytes(entry.moved)} per parameter and step", width),
@@ -341,8 +410,17 @@ def describe_method(
 
 
 def describe_recipe(recipe: Recipe | ByRole, width: int = 100, *, plan: bool = False) -> str:
-    """Write a recipe's formula, state and traffic."""
-    return "\n\n".join(describe_sheet(one, width, plan=plan) for one in sheets(recipe))
+    """Write a recipe's formula, state and traffic, and the schedule that goes with it."""
+    body = "\n\n".join(describe_sheet(one, width, plan=plan) for one in sheets(recipe))
+    moved = [f"{name}: {_told(entry)}" for name, entry in recipe.schedule.items()]
+    rows = [
+        row for place, one in enumerate(moved) for row in _wrapped(f"  {'' if place else 'schedule':<12}", one, width)
+    ]
+    return "\n".join([body, *rows])
+
+
+def _told(entry: str | Mapping[str, str]) -> str:
+    return entry if isinstance(entry, str) else f"the values of {entry['values']}"
 
 
 def as_json(recipe: Recipe | ByRole, entry: Method | None = None) -> dict[str, Any]:
@@ -351,7 +429,8 @@ def as_json(recipe: Recipe | ByRole, entry: Method | None = None) -> dict[str, A
     if entry is not None:
         names = ("name", "class_name", "title", "family", "year", "source", "use", "avoid", "lrs")
         facts = {name: getattr(entry, name) for name in names} | {"defaults": entry.defaults}
-    return facts | {"recipes": [asdict(one) for one in sheets(recipe)]}
+    moved = {"schedule": dict(recipe.schedule)} if recipe.schedule else {}
+    return facts | {"recipes": [asdict(one) for one in sheets(recipe)]} | moved
 
 
 def describe_roles(

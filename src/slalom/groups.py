@@ -22,6 +22,7 @@ def param_groups(
     *,
     lr: float | None = None,
     layer_decay: float | None = None,
+    fan_out: bool = False,
     overrides: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> list[dict[str, Any]]:
     """Return parameter groups for any `torch.optim.Optimizer`, ours or others'.
@@ -36,19 +37,24 @@ def param_groups(
         layer_decay: factor per layer, counted from the last one, in (0, 1]: layer i of n learns at
             ``lr * layer_decay ** (n - i)``. Layers are the numbered blocks (``blocks.3``), what comes before the first
             block counts as layer 0 and what comes after the last as layer n.
+        fan_out: divide each layer's rate by the number of units in the layer after it, since every one of those adds to
+            the gradients of the units that it reads (a rule of Babkin's); the last layer keeps its rate. Layers follow
+            each other as their weights do in the model, and biases go with the weight before them.
         overrides: group settings by name pattern, ``{"head.*": {"lr": 1e-2}}``; later patterns win.
 
     Returns:
         Groups with ``params`` as (name, parameter) pairs, ``weight_decay``, and ``lr`` where it is known.
 
     Raises:
-        ValueError: if ``layer_decay`` comes without ``lr`` or is out of range.
+        ValueError: if ``layer_decay`` or ``fan_out`` comes without ``lr``, or a number is out of range.
         UsageError: if an override's pattern matches no parameter.
     """
     if layer_decay is not None and not 0 < layer_decay <= 1:
         raise ValueError(f"{layer_decay=}: layer_decay must be in (0, 1].")
     if layer_decay is not None and lr is None:
         raise ValueError("layer_decay needs the base rate: param_groups(model, lr=..., layer_decay=...).")
+    if fan_out and lr is None:
+        raise ValueError("fan_out needs the base rate: param_groups(model, lr=..., fan_out=True).")
     if weight_decay < 0:
         raise ValueError(f"{weight_decay=}: weight_decay must be 0 or more.")
     assigned = assign_roles(unwrap(model))
@@ -58,11 +64,12 @@ def param_groups(
             raise unknown("parameter", pattern, (entry.name for entry in assigned))
     layers = _layers(assigned)
     last = max(layers.values(), default=0)
+    readers = _readers(assigned) if fan_out else {}
     groups: dict[tuple[tuple[str, Any], ...], dict[str, Any]] = {}
     for entry in assigned:
         settings: dict[str, Any] = {"weight_decay": 0.0 if entry.role in _UNDECAYED else weight_decay}
         if lr is not None:
-            settings["lr"] = lr * (layer_decay or 1.0) ** (last - layers[entry.name])
+            settings["lr"] = lr * (layer_decay or 1.0) ** (last - layers[entry.name]) / readers.get(entry.name, 1)
         for pattern, chosen in overrides.items():
             if fnmatch.fnmatchcase(entry.name, pattern):
                 settings.update(chosen)
@@ -121,3 +128,17 @@ def _layers(assigned: list[Assigned]) -> dict[str, int]:
         seen_block = seen_block or found is not None
         layers[entry.name] = int(found.group(1)) + 1 if found else (top if seen_block else 0)
     return layers
+
+
+def _readers(assigned: list[Assigned]) -> dict[str, int]:
+    """Return for each parameter how many units the layer after its own has; 1 for the last layer's."""
+    owners: list[list[str]] = [[]]  # one list per weight, of the parameters that go with it
+    units: list[int] = []
+    for entry in assigned:
+        if entry.parameter.ndim > 1:
+            if units:
+                owners.append([])
+            # An embedding's first dimension counts words, not units.
+            units.append(entry.parameter.shape[1 if entry.role == "embedding" else 0])
+        owners[-1].append(entry.name)
+    return {name: count for names, count in zip(owners, [*units[1:], 1], strict=False) for name in names}

@@ -15,6 +15,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from slalom.batchnorm import statistics_kept
+
 _HALVES: Final = (torch.float16, torch.bfloat16)
 
 
@@ -29,7 +31,8 @@ class SAM:
     which they are restored to the bit. Gradients scaled for mixed precision have the same direction, so nothing needs
     to be unscaled between the two. Parameters that ascend (``maximize=True``) are moved the other way.
 
-    Batch norm's running statistics see both evaluations.
+    Batch norm's running statistics are those of the first evaluation; in the second layers still normalise by the
+    batch.
 
     Source: Foret et al. 2020, arXiv:2010.01412.
 
@@ -77,7 +80,8 @@ class SAM:
             offset = self._stretched(parameter, direction) * ((-self.rho if ascends else self.rho) / (length + 1e-12))
             parameter.add_(offset)
         try:
-            yield True
+            with statistics_kept():
+                yield True
         finally:
             for (parameter, _), value in zip(moving, kept, strict=True):
                 parameter.copy_(value)

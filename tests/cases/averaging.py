@@ -7,7 +7,7 @@ from typing import Any
 
 import schedulefree
 import torch
-from pytorch_optimizer import Lookahead
+from pytorch_optimizer import Lookahead, ScheduleFreeAdamW
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -172,6 +172,11 @@ CASES: dict[str, Case] = {
             Oracle(
                 lambda params: schedulefree.AdamWScheduleFree(params, lr=1e-2, weight_decay=0.1),
                 {"lr": 1e-2, "weight_decay": 0.1},
+                1e-11,
+            ),
+            Oracle(
+                lambda params: ScheduleFreeAdamW(params, decoupling_c=50),
+                {"decoupling": 50.0},
                 1e-11,
             ),
         ),

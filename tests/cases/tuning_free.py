@@ -4,6 +4,7 @@ in float32)."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 
 import prodigyopt
@@ -178,6 +179,32 @@ def adalo_follows_an_average_of_the_loss() -> None:
         assert close(w.item(), position, 1e-12)
 
 
+def schedule_free_plus_needs_no_rate_and_no_decay_of_it() -> None:
+    # the first step of a normalised update is the loss over the size of the gradient, whatever the loss's unit
+    for unit in (1.0, 1e3):
+        w = start()
+        optimizer = slalom.ScheduleFreePlus([w], eps=1e-30)
+        before = w.detach().clone()
+        w.grad = unit * gradient(1)
+        optimizer.step(lambda unit=unit: 2.0 * unit)
+        rate = 2.0 / (math.sqrt(math.pi / 2) * gradient(1).abs().sum().item())
+        torch.testing.assert_close(w.detach(), before - rate * gradient(1).sign(), rtol=1e-12, atol=0)
+    # on a parabola the rate, 2 at first, falls with the loss
+    w = one(5.0)
+    optimizer = slalom.ScheduleFreePlus([w], betas=(0.0, 0.95))
+    parabola(optimizer, w, 0.25, 300)
+    with optimizer.averaged():
+        assert abs(w.item()) < 0.3
+    # z is where the loss is looked at: with the gradient against the way to z nothing is left to gain, so z stays
+    w = one(0.0)
+    optimizer = slalom.ScheduleFreePlus([w])
+    for value in (1.0, 1.0, 1e3):
+        before = optimizer.state[w]["schedule_free.z"].item() if optimizer.state else 0.0
+        w.grad = torch.tensor([value], dtype=torch.float64)
+        optimizer.step(lambda: 1.0)
+    assert optimizer.state[w]["schedule_free.z"].item() == before
+
+
 def alig_of(**settings: float) -> Callable[[Iterable[torch.Tensor]], torch.optim.Optimizer]:
     return from_pytorch_optimizer("AliG", **settings)
 
@@ -316,6 +343,22 @@ CASES: dict[str, Case] = {
         ),
         oracles=(Oracle(lambda params: prodigyopt.Prodigy(params, d0=1e-3), {"d0": 1e-3}, 1e-9),),
         property=ignores_the_size_of_the_loss("prodigy", eps=0.0),
+    ),
+    "schedule-free-plus": Case(
+        # from the recurrence of the authors' reference, which no package holds yet, with x, y and z kept apart
+        golden=(
+            Golden(
+                {},
+                (-0.1968789011, 0.5003244780, 0.2869022744, 0.7851427832, 0.8434711191, 0.9634028345),
+                losses=LOSSES,
+            ),
+            Golden(
+                {"weight_decay": 2.0, "warm": 2, "anneal": 4, "r": 2.0, "norm_beta": 0.5},
+                (-0.2133316912, 0.4359845206, 0.1394916159, 0.6028451909, 0.5545698786, 0.6709063669),
+                losses=LOSSES,
+            ),
+        ),
+        property=schedule_free_plus_needs_no_rate_and_no_decay_of_it,
     ),
     "sps": Case(property=polyak_solves_a_parabola_in_one_step),
 }

@@ -193,6 +193,12 @@ CASES: dict[str, Case] = {
                 (0.2998379914, -0.0998952952, 0.5999006017, 0.2002280657, 0.9001188266, 0.5002455442),
             ),
         ),
+        oracles=(
+            Oracle(
+                from_pytorch_optimizer("LARS", lr=1.0, weight_decay=0.01, momentum=0.9),
+                {"lr": 1.0, "weight_decay": 0.01},
+            ),
+        ),
         property=lars_ignores_the_size_of_gradients,
     ),
 }

@@ -37,6 +37,14 @@ _GREEK: Final = {
     "m̃": r"\tilde{m}",
     "ℓ": r"\ell",
 }
+# What each side must be for an operation to do nothing to the other.
+_NEUTRAL: Final[dict[str, tuple[float | None, float | None]]] = {
+    "add": (0, 0),
+    "sub": (None, 0),
+    "mul": (1, 1),
+    "div": (None, 1),
+    "pow": (None, 1),
+}
 _SUBSCRIPTS: Final = "₀₁₂₃₄₅₆₇₈₉"
 _SUPERSCRIPTS: Final = str.maketrans("0123456789-+.t", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺·ᵗ")
 
@@ -121,6 +129,7 @@ def _is_one_minus(node: Expr | Number) -> Expr | Number | None:
 class _Printer:
     def __init__(self, dialect: _Dialect) -> None:
         self.d = dialect
+        self.plain: dict[int, tuple[Expr, Expr | Number]] = {}
 
     def at(self, node: Expr | Number, level: int) -> str:
         """Write a node in surroundings that bind at ``level``."""
@@ -128,6 +137,7 @@ class _Printer:
         return self.d.parens(written) if binds < level else written
 
     def write(self, node: Expr | Number) -> tuple[str, int]:
+        node = self._plain(node)
         if not isinstance(node, Expr):
             return _number(node), _ATOM if node >= 0 else _SIGN
         if node.op == "let":
@@ -141,6 +151,24 @@ class _Printer:
             return self.d.leaf(node), _ATOM
         rule = _RULES.get(node.op)
         return rule(self, *node.args, **node.attrs) if rule else (self._call(node), _ATOM)
+
+    def _plain(self, node: Expr | Number) -> Expr | Number:
+        """Leave out what a hyper-parameter's value makes neutral: 0 m + 1 g reads g."""
+        if not (self.d.values and isinstance(node, Expr) and node.op in _NEUTRAL):
+            return node
+        if id(node) not in self.plain:
+            kept = [self._plain(arg) for arg in node.args]
+            values = [self._constant(arg) if isinstance(arg, Expr) else arg for arg in kept]
+            found: Expr | Number = node
+            for place, value in enumerate(values):
+                if value == 0 and node.op == "mul":
+                    found = 0
+                elif value == 0 and node.op == "pow" and place == 1:
+                    found = 1
+                elif value is not None and value == _NEUTRAL[node.op][place]:
+                    found = kept[1 - place]
+            self.plain[id(node)] = node, found  # the node too, so that nothing else gets its id
+        return self.plain[id(node)][1]
 
     def _constant(self, node: Expr) -> float | None:
         """Fold what depends on hyper-parameters alone, when numbers are wanted: 1 - 0.9 reads 0.1."""
@@ -189,6 +217,10 @@ class _Printer:
         return self.d.power(self.at(a, _ATOM), self.at(b, _LOOSE)), _POWER
 
     def sqrt(self, a: Expr | Number) -> tuple[str, int]:
+        if isinstance(a, Expr) and a.op == "total":
+            squares = a.args[0]
+            if isinstance(squares, Expr) and squares.op == "mul" and squares.args[0] is squares.args[1]:
+                return self.norm(squares.args[0], a.attrs["per"])
         written, binds = self.write(a)
         return self.d.root(written, binds == _ATOM), _ATOM
 
@@ -210,7 +242,7 @@ class _Printer:
         rest = _is_one_minus(weight)
         if rest is None:
             rest = apply("sub", 1, weight)
-        return self.add(apply("mul", rest, a), apply("mul", weight, b))
+        return self.write(apply("add", apply("mul", rest, a), apply("mul", weight, b)))
 
     def where(self, condition: Expr | Number, a: Expr | Number, b: Expr | Number) -> tuple[str, int]:
         otherwise = r"\;\text{else}\;" if self.d.latex else " else "
@@ -223,6 +255,10 @@ class _Printer:
             return f"{self.at(a, _SUM)} {sign} {self.at(b, _SUM)}", _COMPARE
 
         return write
+
+    def mod(self, a: Expr | Number, b: Expr | Number) -> tuple[str, int]:
+        sign = r"\bmod" if self.d.latex else "mod"
+        return f"{self.at(a, _PRODUCT)} {sign} {self.at(b, _POWER)}", _SUM
 
     def transpose(self, a: Expr | Number) -> tuple[str, int]:
         return (f"{self.at(a, _ATOM)}^{{\\top}}" if self.d.latex else f"{self.at(a, _ATOM)}ᵀ"), _POWER
@@ -268,7 +304,7 @@ class _Printer:
 
 _RULES: Final[dict[str, Callable[..., tuple[str, int]]]] = {
     **{name: getattr(_Printer, name) for name in ("add", "sub", "mul", "div", "neg", "pow", "sqrt", "abs", "norm")},
-    **{name: getattr(_Printer, name) for name in ("lerp", "where", "transpose", "matmul", "polar")},
+    **{name: getattr(_Printer, name) for name in ("lerp", "where", "mod", "transpose", "matmul", "polar")},
     "total": lambda p, *args, **attrs: p.reduction("sum")(*args, **attrs),
     "mean": lambda p, *args, **attrs: p.reduction("mean")(*args, **attrs),
     "largest": lambda p, *args, **attrs: p.reduction("max")(*args, **attrs),
@@ -298,7 +334,6 @@ _RULES: Final[dict[str, Callable[..., tuple[str, int]]]] = {
     "gt": lambda p, a, b: p.compare(">", ">")(a, b),
     "ge": lambda p, a, b: p.compare("≥", r"\ge")(a, b),
     "and": lambda p, a, b: p.compare("and", r"\wedge")(a, b),
-    "mod": lambda p, a, b: p.compare("mod", r"\bmod")(a, b),
 }
 
 

@@ -108,6 +108,7 @@ from slalom.parts.regularize import (
     NormLoss,
     ProximalDecay,
     ProximalL2,
+    SquaredDecay,
     StableDecay,
 )
 from slalom.parts.roots import ByEigenvalues, CoupledNewton, InverseRoot
@@ -134,7 +135,7 @@ from slalom.parts.scale_online import (
 )
 from slalom.parts.step import Decaying, Fixed, RectifiedRate, Relative
 from slalom.parts.step_free import DAdaptation, DAdaptationSGD, DoG, DoWG, Mechanic, Prodigy
-from slalom.parts.step_loss import LossDriven, MoMo, Polyak
+from slalom.parts.step_loss import LossDriven, MoMo, NormalizedPolyak, Polyak
 from slalom.parts.subspace import (
     InSubspace,
     Random,
@@ -246,6 +247,7 @@ __all__ = [
     "Norm",
     "NormLoss",
     "Normalize",
+    "NormalizedPolyak",
     "Nuclear",
     "OneHotToRms",
     "OnlineMoment",
@@ -290,6 +292,7 @@ __all__ = [
     "Spectral",
     "SpectralCap",
     "SpectralNorm",
+    "SquaredDecay",
     "StableDecay",
     "StandardizeRows",
     "Steepest",

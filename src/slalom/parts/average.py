@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from slalom.algebra import State, Value, lerp, let, maximum, minimum, when, where
+from slalom.algebra import State, Value, exp, lerp, let, log, maximum, minimum, when, where
 from slalom.parts.base import (
     Average,
     Decay,
@@ -242,28 +242,74 @@ class ScheduleFree(Average):
     The parameter holds y while training; `readout` gives x, which is what to evaluate and to keep. With beta = 1 it is
     primal averaging. beta = 0 would be Polyak-Ruppert averaging, whose x cannot be had back from y: that is `SWA()`.
 
+    ``decoupling`` is C of Song et al. 2025 (arXiv:2507.09846): ``c <- min(1, c (1 - beta) C)``, so that beta no longer
+    decides how far back the average reaches; ``1 / (1 - beta)`` is the first paper's average again.
+
+    ``warm`` and ``anneal`` are ScheduleFree+'s (Defazio 2026, arXiv:2605.19095): during the first ``warm`` steps x is
+    z, and ``1 - beta`` goes geometrically to ``1 - last_beta`` in ``anneal`` steps. Do not move beta by a schedule
+    instead: x is had back from y by the beta that made y.
+
     Args:
         beta: how close to the average gradients are taken, in (0, 1].
         r: power of the step count in the weights.
         power: power of the rate in the weights.
+        decoupling: C; 0 for the first paper's average.
+        warm: steps before averaging begins.
+        last_beta: where beta goes, in (0, 1).
+        anneal: steps that it takes to get there; 0 to keep beta.
     """
 
     beta: Annotated[float, Within(0, 1, low_open=True)] = 0.9
     r: NonNegative = 0.0
     power: NonNegative = 2.0
+    decoupling: NonNegative = 0.0
+    warm: int = 0
+    last_beta: Annotated[float, Within(0, 1, low_open=True, high_open=True)] = 0.965
+    anneal: int = 0
     z = State(init="parameter")
     weights = State(per="tensor")
     rate = State(per="tensor")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_count("ScheduleFree", "warm", self.warm, 0)
+        check_count("ScheduleFree", "anneal", self.anneal, 0)
+
     def apply(self, x: Signals, s: Memory) -> Signals:
         step = let("step", x.result - x.w)
         s.rate = maximum(s.rate, x.rate)
-        weight = x.t**self.r * s.rate**self.power
-        s.weights = s.weights + weight
-        c = let("c", weight / maximum(s.weights, 1e-38))
-        y = lerp(x.w, s.z, c) + (1 - self.beta * (1 - c)) * step
+        beta, c = self._beta(x.t), let("c", self._share(x, s))
+        to_z: Value = c
+        if self.anneal:  # y was made with another beta
+            to_z = c + (1 - self._ratio(x.t)) * (1 - c)
+        y = lerp(x.w, s.z, to_z) + (1 - beta * (1 - c)) * step
         s.z = s.z + step
         return x.replace(result=y)
 
+    def ahead(self, x: Signals, s: Memory) -> Value:
+        ahead = s.z - x.w
+        return self._ratio(x.t) * ahead if self.anneal else ahead
+
     def readout(self, x: Signals, s: Memory) -> Value:
-        return lerp(x.w, s.z, 1 - 1 / self.beta)
+        return lerp(x.w, s.z, 1 - 1 / self._beta(x.t))
+
+    def _share(self, x: Signals, s: Memory) -> Value:
+        """Count the new point and return its share in the average."""
+        weight = x.t**self.r * s.rate**self.power
+        warm = x.t <= self.warm
+        s.weights = s.weights + (where(warm, 0.0, weight) if self.warm else weight)
+        c = weight / maximum(s.weights, 1e-38)
+        if self.decoupling:
+            c = minimum(1.0, c * ((1 - self.beta) * self.decoupling))
+        return where(warm, 1.0, c) if self.warm else c
+
+    def _beta(self, t: Value) -> Value:
+        """Return the beta that y is made with at step t."""
+        if not self.anneal:
+            return self.beta  # type: ignore[return-value]
+        progress = minimum(maximum(t - 1, 0) / self.anneal, 1.0)
+        return 1 - exp(lerp(log(1 - self.beta), log(1 - self.last_beta), progress))
+
+    def _ratio(self, t: Value) -> Value:
+        """Return the beta of step t over the one before."""
+        return self._beta(t) / self._beta(t - 1)

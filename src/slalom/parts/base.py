@@ -101,6 +101,10 @@ def _no_metric() -> Value:
     raise ValueError("this step measures by the scale's metric, and there is no scale: add scale=SecondMoment(...).")
 
 
+def _not_ahead() -> Value:
+    return 0.0  # type: ignore[return-value]  # a number, as all neutral signals are
+
+
 class Penalty(Protocol):
     """A convex or other penalty that forms apply implicitly, beyond the l1 and l2 they know themselves."""
 
@@ -136,6 +140,7 @@ class Signals:
         metric: the divisor (sigma). Scales yield it and do not divide: lazy forms need it itself.
         divide: how the division is done.
         earlier: yields the metric as the last step left it, for steps that measure by it before the scale has run.
+        ahead: yields the way from the parameter to the point that an average adds steps to; 0 if that is the parameter.
         pull: what the prior adds to the step, in units of the learning rate, explicitly (at the old parameter).
         l1, l2: strengths of the penalties that a form applies implicitly, as proximal steps.
         l1_past, l2_past: what earlier steps added to those two; lazy forms hold on to it, greedy ones have paid it.
@@ -160,6 +165,7 @@ class Signals:
     metric: Value
     divide: Divide
     earlier: Callable[[], Value]
+    ahead: Callable[[], Value]
     pull: Value
     l1: Value
     l2: Value
@@ -203,6 +209,7 @@ class Signals:
             metric=one,
             divide=Plainly(),
             earlier=_no_metric,
+            ahead=_not_ahead,
             pull=none,
             l1=none,
             l2=none,
@@ -540,6 +547,10 @@ class Average(Part, abstract=True):
     """Which point is handed back? Moves ``result``; `readout` gives the point to evaluate."""
 
     slot = "average"
+
+    def ahead(self, x: Signals, s: Memory) -> Value:
+        """Return the way from the parameter to the point that steps are added to."""
+        return _not_ahead()
 
     def readout(self, x: Signals, s: Memory) -> Value:
         """Return the averaged point, from the parameter as training left it and the state."""

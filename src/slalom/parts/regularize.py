@@ -64,6 +64,25 @@ class FixedDecay(Regularize):
         return x.replace(pull=x.pull + where(x.rate > 0, self.weight_decay / x.rate, 0.0) * x.w)
 
 
+class SquaredDecay(Regularize):
+    """Decay by the square of the rate, so that weights settle at a length that the rate does not change (AdamC).
+
+        pull <- pull + lambda rate w           so that  w <- w - rate u - lambda rate^2 w
+
+    Weights before a normalisation settle where decay and steps balance; under `Decoupled` that length depends on the
+    rate, and gradients grow as it falls (Defazio 2025, arXiv:2506.02285, which divides by the largest rate of the
+    schedule: its lambda is this one times that rate). As ScheduleFree+ has it (2605.19095), whose rate finds itself.
+
+    Args:
+        weight_decay: lambda, in units of the squared rate: 20 to 50 where torch's AdamW has 0.1.
+    """
+
+    weight_decay: NonNegative = 20.0
+
+    def apply(self, x: Signals, s: Memory) -> Signals:
+        return x.replace(pull=x.pull + self.weight_decay * x.rate * x.w)
+
+
 class StableDecay(Regularize):
     """Decay in proportion to the usual effective rate of the whole model (Xie et al. 2020, AdamS, arXiv:2011.11152).
 

@@ -249,12 +249,13 @@ class Mechanic(Form):
 
     def apply(self, x: Signals, s: Memory) -> Signals:
         y = self.inner.apply(x, s.of(self.inner))
+        ahead = let("w′", y.result)
         scale = let("S", self._scale(s))
-        pull = self.decay * scale * norm(x.grad, "model") / (norm(y.result, "model") + self.eps)
-        h = let("h", total(s.delta * x.grad, "model") + pull * total(s.delta * y.result, "model"))
+        pull = self.decay * scale * norm(x.grad, "model") / (norm(ahead, "model") + self.eps)
+        h = let("h", total(s.delta * x.grad, "model") + pull * total(s.delta * ahead, "model"))
         for i in range(1, self.count + 1):
             self._learn(i, h, s)
-        s.delta = s.delta + (y.result - x.w)
+        s.delta = s.delta + (ahead - x.w)
         moved = s.start + let("S′", maximum(self._scale(s), 0.0)) * s.delta
         return y.replace(result=where(x.rate > 0, moved, x.w))
 

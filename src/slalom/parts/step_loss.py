@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from slalom.algebra import State, Value, lerp, let, maximum, minimum, total, where
@@ -43,6 +44,38 @@ class Polyak(Step):
         if self.inside:
             return x.replace(direction=rate * x.direction, rate=where(self.lr > 0, 1.0, 0.0))
         return x.replace(rate=rate)
+
+
+class NormalizedPolyak(Step):
+    """Polyak step for updates whose elements are about 1, as Adam's are (Defazio 2026, ScheduleFree+, 2605.19095).
+
+        size <- beta size + (1 - beta) sqrt(pi / 2) |g|_1                 over the whole model
+        rate = lr max(f - floor + <g, z - y>, 0) / (size / (1 - beta^t))
+
+    z - y is the way from where the gradient was taken to the point that an average adds steps to (`ScheduleFree`), so
+    that the numerator is what the loss would be there if it were linear; it is 0 with other averages and without one.
+    ``sqrt(pi / 2) |g|_1`` estimates what an update of normalised elements gains: for Gaussian gradients it is the
+    product of their length and the square root of their number. Where gradients vanish and the loss does not, the rate
+    grows without bound.
+
+    Args:
+        lr: a multiplier, rarely anything but 1; what a warm-up moves.
+        beta: decay of the average of gradients' sizes; 0 for none.
+        floor: the smallest loss there can be.
+    """
+
+    lr: NonNegative = 1.0
+    beta: Decay = 0.0
+    floor: float = 0.0
+    size = State(per="model")
+
+    def apply(self, x: Signals, s: Memory) -> Signals:
+        there = let("f_z", x.loss - self.floor + total(x.grad * x.ahead(), "model"))
+        size = let("|g|", math.sqrt(math.pi / 2) * total(abs(x.grad), "model"))
+        if self.beta:
+            s.size = lerp(s.size, size, 1 - self.beta)
+            size = s.size / (1 - self.beta**x.clock)
+        return x.replace(rate=self.lr * where(size > 0, maximum(there, 0.0) / size, 0.0))
 
 
 class MoMo(Step, name="momo"):

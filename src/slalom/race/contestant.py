@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from slalom.schedules import Scheduler
+
 # One point of a search space: {"lr": 0.01, "betas[0]": 0.95}.
 Settings = Mapping[str, Any]
 
@@ -57,6 +59,10 @@ class Contestant(ABC):
         for file in self.files:
             import_file(file)
         return self._build(model, settings)
+
+    def scheduler(self, optimizer: torch.optim.Optimizer, steps: int) -> Scheduler | None:
+        """Return what moves the hyper-parameters of a run of so many steps, if it brings a schedule of its own."""
+        return None
 
     def identity(self) -> Mapping[str, Any]:
         """Return everything that determines how it trains, apart from the settings; plain data for JSON."""
@@ -118,6 +124,13 @@ class Written(Contestant):
                 raise ValueError(f'setting "{name}": a recipe in a file has its learning rate alone to set.')
         optimizer: torch.optim.Optimizer = slalom.Recipe.from_toml(self.text).build(model, lr=settings["lr"])
         return optimizer
+
+    def scheduler(self, optimizer: torch.optim.Optimizer, steps: int) -> Scheduler | None:
+        """Return the scheduler of the file's ``[schedule]``."""
+        import slalom
+
+        recipe = slalom.Recipe.from_toml(self.text)
+        return recipe.scheduler(optimizer, steps) if recipe.schedule else None
 
     def _facts(self) -> Mapping[str, Any]:
         return {"toml": self.text}
@@ -218,6 +231,7 @@ def _from_file(file: str, files: tuple[str, ...]) -> Written:
     from slalom.userfiles import read_recipe
 
     recipe, text = read_recipe(file)
+    recipe.schedules(1000)  # of whatever length: a text that cannot be read is refused before anything runs
     lrs = (recipe.lr / 3, recipe.lr, recipe.lr * 3)
     return Written(Path(file).stem, lrs, True, files, derive({"lr": recipe.lr}), text)
 

@@ -115,8 +115,11 @@ class Training:
         # Again, because some optimizers draw numbers when they are built and dropout must not notice.
         reseed(workload.name, seed, "train")
         self._batches = _endless(workload, stream(workload.name, seed, "batches"))
-        # Somebody's optimizer may have no learning rate; it has nothing that a schedule could move.
-        self._rates = [(group, group["lr"]) for group in self.optimizer.param_groups if "lr" in group]
+        # A recipe's own schedule of the rate takes the place of the workload's. And somebody's optimizer may have no
+        # learning rate; it has nothing that a schedule could move.
+        self._scheduler = contestant.scheduler(self.optimizer, steps)
+        follows = self._scheduler is None or "lr" not in self._scheduler.schedules
+        self._rates = [(group, group["lr"]) for group in self.optimizer.param_groups if follows and "lr" in group]
         self._batch: Any = None
         self._step = 0
         self._loss = math.nan
@@ -144,6 +147,8 @@ class Training:
             self.optimizer.step(self._closure)
         if math.isnan(self._loss):
             raise RuntimeError("the optimizer's step() did not call the closure that it was given")
+        if self._scheduler is not None:
+            self._scheduler.step()
         meter.step(self._loss)
 
     def _closure(self) -> float:

@@ -50,7 +50,7 @@ def schedule_free_sgd(lr: float = 1.0, beta: float = 0.9, weight_decay: float = 
     title="AdamW without a schedule",
     family="averaging",
     year=2024,
-    source="Defazio et al. 2024, arXiv:2405.15682",
+    source="Defazio et al. 2024, arXiv:2405.15682; decoupling, its C: Song et al. 2025, arXiv:2507.09846",
     use="training whose end is not known in advance; evaluate inside opt.averaged()",
     avoid="code that reads the weights between steps: those are not the averaged ones",
     lrs=(1e-3, 3e-3, 1e-2),
@@ -60,11 +60,12 @@ def schedule_free_adamw(
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
     weight_decay: float = 0.0,
+    decoupling: float = 0.0,
 ) -> Recipe:
     return Recipe(
         scale=SecondMoment(betas[1], eps),
         regularize=decoupled(weight_decay),
-        average=ScheduleFree(betas[0]),
+        average=ScheduleFree(betas[0], decoupling=decoupling),
         step=lr,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import tomllib
 from typing import Any
 
@@ -20,11 +21,15 @@ def to_toml(recipe: Recipe | ByRole) -> str:
         table: dict[str, Any] = {"role": {name: _recipe_table(entry) for name, entry in recipe.recipes().items()}}
     else:
         table = _recipe_table(recipe)
+    if recipe.schedule:
+        table["schedule"] = {**recipe.schedule}
     return "\n".join(_lines(table, "")).strip() + "\n"
 
 
 def from_toml(text: str) -> Recipe | ByRole:
     """Read what `to_toml` wrote, or ``recipe = "name"`` followed by that optimizer's arguments.
+
+    Either may be followed by a table ``[schedule]``, ``lr = "warmup 5%, cosine"``: see `slalom.schedules.from_toml`.
 
     Raises:
         UsageError: if the text is not TOML, or names a recipe, slot, part or argument that does not exist.
@@ -34,8 +39,17 @@ def from_toml(text: str) -> Recipe | ByRole:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"not a recipe: the text is no valid TOML ({error}).") from None
+    schedule = table.pop("schedule", {})
+    if not isinstance(schedule, dict):
+        raise UsageError(f'schedule = {schedule!r}: make it a table, [schedule], with lines as lr = "cosine 1000".')
+    read = _read_any(table)
+    return dataclasses.replace(read, schedule=schedule) if schedule else read
+
+
+def _read_any(table: dict[str, Any]) -> Recipe | ByRole:
     if "role" in table:
-        return ByRole(**{role: _read_recipe(entry) for role, entry in table["role"].items()})
+        recipes: dict[str, Any] = {role: _read_recipe(entry) for role, entry in table["role"].items()}
+        return ByRole(**recipes)
     if "recipe" in table:
         name = str(table.pop("recipe"))
         arguments = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
@@ -47,7 +61,7 @@ def _recipe_table(recipe: Recipe) -> dict[str, Any]:
     table: dict[str, Any] = {"order": list(recipe.order)} if recipe.order != ORDER else {}
     for entry in dataclasses.fields(Recipe):
         value = getattr(recipe, entry.name)
-        if value is not None and entry.name != "order":
+        if value is not None and entry.name not in ("order", "schedule"):
             table[entry.name] = [_table(part) for part in value] if isinstance(value, tuple) else _table(value)
     return table
 
@@ -82,18 +96,24 @@ def _lines(table: dict[str, Any], path: str) -> list[str]:
     repeated = {
         key: value for key, value in table.items() if isinstance(value, list) and value and isinstance(value[0], dict)
     }
-    lines = [f"{key} = {_value(value)}" for key, value in table.items() if key not in nested and key not in repeated]
+    plain = [key for key in table if key not in nested and key not in repeated]
+    lines = [f"{_key(key)} = {_value(table[key])}" for key in plain]
     for key, value in nested.items():
-        header = [f"\n[{path}{key}]"] if any(not isinstance(item, dict) for item in value.values()) else []
-        lines += [*header, *_lines(value, f"{path}{key}.")]
+        inside = f"{path}{_key(key)}"
+        header = [f"\n[{inside}]"] if any(not isinstance(item, dict) for item in value.values()) else []
+        lines += [*header, *_lines(value, f"{inside}.")]
     for key, values in repeated.items():
         for value in values:
             lines += [f"\n[[{path}{key}]]", *_lines(value, f"{path}{key}.")]
     return lines
 
 
+def _key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else f'"{key}"'
+
+
 def _read_recipe(table: dict[str, Any]) -> Recipe:
-    known = [entry.name for entry in dataclasses.fields(Recipe)]
+    known = [entry.name for entry in dataclasses.fields(Recipe) if entry.name != "schedule"]
     slots: dict[str, Any] = {}
     for key, value in table.items():
         if key not in known:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
@@ -30,9 +30,13 @@ from slalom.parts import (
 )
 
 if TYPE_CHECKING:
+    import torch
+
     from slalom.optimizer import Optimizer, Parameters
+    from slalom.schedules import Schedule, Scheduler, Values
 
 Slot: TypeAlias = Literal["gradient", "step", "momentum", "scale", "geometry", "guard", "regularize", "form", "average"]
+Entry: TypeAlias = "str | Mapping[str, str]"
 ORDER: Final[tuple[Slot, ...]] = (
     "gradient",
     "step",
@@ -47,8 +51,50 @@ ORDER: Final[tuple[Slot, ...]] = (
 _DIRECTING: Final = ("momentum", "scale", "geometry", "guard")
 
 
+class Scheduled:
+    """What a recipe and recipes by role have in common: a schedule that goes with them, as text.
+
+    Which texts there are is the schedules' affair. Here they are data: by hyper-parameter, a text, or
+    ``{"values": text}`` where it gives the values themselves.
+    """
+
+    schedule: Mapping[str, Entry]
+
+    def _check_schedule(self, known: Iterable[str]) -> None:
+        for name in self.schedule:
+            if name not in known:
+                raise unknown("hyper-parameter", name, known, owner="schedule")
+
+    def schedules(self, steps: float | None = None) -> dict[str, Schedule | Values]:
+        """Return the schedules by hyper-parameter, read from their texts; none where none were given.
+
+        Args:
+            steps: the length of the run, where a text speaks of percentages or leaves the last length out.
+
+        Raises:
+            UsageError: for a text that is not exactly understood.
+        """
+        from slalom.schedules.text import from_entries
+
+        return from_entries(self.schedule, steps)
+
+    def scheduler(self, optimizer: torch.optim.Optimizer, steps: float | None = None) -> Scheduler:
+        """Return a torch scheduler that moves what the recipe's schedule names; to be stepped after the optimizer.
+
+        Args:
+            optimizer: what `build` returned.
+            steps: as for `schedules`.
+
+        Raises:
+            UsageError: if the recipe has no schedule, or a text is not understood.
+        """
+        from slalom.schedules import Scheduler
+
+        return Scheduler(optimizer, self.schedules(steps))
+
+
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(Scheduled):
     """A choice of parts, one or several or none per slot.
 
         Recipe(momentum=Ema(0.9), scale=SecondMoment(0.999), regularize=Decoupled(0.1), step=3e-4)
@@ -59,10 +105,12 @@ class Recipe:
         step: a part, or a number for a plain learning rate.
         form: greedy by default.
         order: in which order the slots run. LaProp has its scale before its momentum, LAMB its decay before its guard.
+        schedule: how hyper-parameters move over a run, as text by the names of `hyperparameters`: ``{"lr": "warmup 5%,
+            cosine"}``. `build` does not look at it, since it does not know how long the run is; `scheduler` does.
 
     Raises:
         ValueError: if a part stands in a slot that is not its own, the order names a slot that does not exist or
-            leaves out one that is used, or two parts would share their state.
+            leaves out one that is used, two parts would share their state, or a schedule moves nothing.
     """
 
     gradient: Gradient | tuple[Part, ...] | None = None
@@ -75,6 +123,7 @@ class Recipe:
     form: Form = field(default_factory=Greedy)
     average: Average | None = None
     order: tuple[Slot, ...] = ORDER
+    schedule: Mapping[str, Entry] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.step, Part):
@@ -101,6 +150,8 @@ class Recipe:
                     f'two parts named "{name}" would share their state: '
                     f"subclass one with a name of its own, class Second(Part, name=...)."
                 )
+        if self.schedule:
+            self._check_schedule(self.hyperparameters())
 
     def parts(self, slot: Slot) -> tuple[Part, ...]:
         """Return the parts in a slot, in the order in which they run."""
@@ -122,11 +173,15 @@ class Recipe:
         return x.result
 
     def begin(self, x: Signals, store: Store) -> Signals:
-        """Return the signals as the first part finds them: those of a step that can look back at the scale."""
+        """Return the signals as the first part finds them: those of a step that can look back at scale and average."""
         scales = [part for part in self.parts("scale") if isinstance(part, Scale)]
-        if len(scales) != 1:
-            return x
-        return x.replace(earlier=lambda: scales[0].before(x, Memory(store, scales[0])))
+        average = self.average
+        y = x
+        if len(scales) == 1:
+            y = y.replace(earlier=lambda: scales[0].before(x, Memory(store, scales[0])))
+        if average is not None:
+            y = y.replace(ahead=lambda: average.ahead(x, Memory(store, average)))
+        return y
 
     def direct(self, x: Signals, s: Memory) -> Signals:
         """Run only what turns a gradient into a direction and a metric, for use inside another recipe."""
@@ -147,7 +202,8 @@ class Recipe:
     def hyperparameters(self) -> dict[str, float]:
         """Return every number of every part under the name it has in a parameter group: "momentum.beta", "lr"."""
         found: dict[str, float] = {}
-        _map_numbers(self, "", lambda name, value: found.setdefault(name, value))
+        alone = dataclasses.replace(self, schedule={})  # a schedule asks for these names when it is checked
+        _map_numbers(alone, "", lambda name, value: found.setdefault(name, value))
         return found
 
     def with_hyperparameters(self, values: Mapping[str, Any]) -> Recipe:
@@ -184,7 +240,7 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class ByRole:
+class ByRole(Scheduled):
     """Different recipes for different parameters of one network, by the role that each plays.
 
     Args:
@@ -195,6 +251,10 @@ class ByRole:
         head: the last layer's weight.
         vector: biases, gains of norms.
         scalar: single numbers.
+        schedule: as of a `Recipe`, for all roles that have a hyper-parameter of the name.
+
+    Raises:
+        ValueError: if a schedule moves nothing, or the recipe of a role has one of its own.
     """
 
     rest: Recipe
@@ -204,6 +264,15 @@ class ByRole:
     head: Recipe | None = None
     vector: Recipe | None = None
     scalar: Recipe | None = None
+    schedule: Mapping[str, Entry] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        recipes = self.recipes()
+        for role, recipe in recipes.items():
+            if recipe.schedule:
+                raise ValueError(f"the recipe for {role} has a schedule of its own: give it to ByRole(schedule=...).")
+        if self.schedule:
+            self._check_schedule({name for recipe in recipes.values() for name in recipe.hyperparameters()})
 
     def of(self, role: str) -> Recipe:
         """Return the recipe of a role."""
@@ -212,7 +281,8 @@ class ByRole:
 
     def recipes(self) -> dict[str, Recipe]:
         """Return the recipes that are named, by role, ``rest`` last."""
-        named = {role.name: getattr(self, role.name) for role in dataclasses.fields(self) if role.name != "rest"}
+        roles = (entry.name for entry in dataclasses.fields(self) if entry.name not in ("rest", "schedule"))
+        named = {role: getattr(self, role) for role in roles}
         return {role: recipe for role, recipe in named.items() if recipe is not None} | {"rest": self.rest}
 
     @property
@@ -225,7 +295,7 @@ class ByRole:
         from slalom.optimizer import Optimizer
 
         factor = 1.0 if lr is None else lr / self.lr
-        scaled = {
+        scaled: dict[str, Any] = {
             role: recipe.with_hyperparameters({"lr": recipe.lr * factor}) for role, recipe in self.recipes().items()
         }
         return Optimizer.of(ByRole(**scaled), model_or_params)

@@ -15,11 +15,14 @@ from slalom.parts import (
     LossDriven,
     Mechanic,
     MoMo,
+    NormalizedPolyak,
     Polyak,
     PolynomialAverage,
     PrimalAverage,
     Prodigy,
+    ScheduleFree,
     SecondMoment,
+    SquaredDecay,
 )
 from slalom.recipes.common import MEASURED, decoupled
 from slalom.recipes.recipe import Recipe
@@ -327,4 +330,37 @@ def adalo(
         momentum=Ema(betas[0], debias=False),
         regularize=decoupled(weight_decay),
         step=LossDriven(lr, kappa, betas[1], form),
+    )
+
+
+@recipe(
+    "schedule-free-plus",
+    class_name="ScheduleFreePlus",
+    title="Schedule-Free Adam that reads its rate off the loss",
+    family="tuning-free",
+    year=2026,
+    source="Defazio 2026, arXiv:2605.19095; decay by the squared rate: Defazio 2025, arXiv:2506.02285",
+    use="pretraining with no end to choose, lr and a warm-up of it at most; step(closure), opt.averaged()",
+    avoid="full batches and losses far from 0: where gradients vanish and the loss does not, rates explode",
+    lrs=(0.1, 0.3, 1.0),
+    exceptions=_ONE_LOSS,
+)
+def schedule_free_plus(
+    lr: float = 1.0,
+    betas: tuple[float, float] = (0.9, 0.95),
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    beta: float = 0.9,
+    last_beta: float = 0.965,
+    anneal: int = 0,
+    warm: int = 0,
+    r: float = 0.0,
+    norm_beta: float = 0.0,
+) -> Recipe:
+    return Recipe(
+        step=NormalizedPolyak(lr, norm_beta),
+        momentum=Ema(betas[0]),
+        scale=SecondMoment(betas[1], eps),
+        regularize=SquaredDecay(weight_decay) if weight_decay else None,
+        average=ScheduleFree(beta, r, warm=warm, last_beta=last_beta, anneal=anneal),
     )

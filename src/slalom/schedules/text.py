@@ -238,17 +238,26 @@ def from_toml(text: str, steps: float | None = None) -> dict[str, Schedule | Val
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"not a schedule: the text is no valid TOML ({error}).") from None
-    table = table.get("schedule", table)
+    found = from_entries(table.get("schedule", table), steps)
+    if not found:
+        raise UsageError('there is no schedule in the text: give one by name, as lr = "cosine 1000".')
+    return found
+
+
+def from_entries(table: Mapping[str, Any], steps: float | None = None) -> dict[str, Schedule | Values]:
+    """Read schedules by hyper-parameter from what a TOML table holds.
+
+    Raises:
+        UsageError: if an entry is neither text nor ``{ values = text }``, or its text is not understood.
+    """
     found: dict[str, Schedule | Values] = {}
     for name, entry in table.items():
         if isinstance(entry, str):
             found[name] = parse(entry, steps)
-        elif isinstance(entry, dict) and list(entry) == ["values"] and isinstance(entry["values"], str):
+        elif isinstance(entry, Mapping) and list(entry) == ["values"] and isinstance(entry["values"], str):
             found[name] = Values(parse(entry["values"], steps))
         else:
             raise UsageError(f'schedule of "{name}": give text, as "cosine 1000", or {{ values = "linear 300 ..." }}.')
-    if not found:
-        raise UsageError('there is no schedule in the text: give one by name, as lr = "cosine 1000".')
     return found
 
 
@@ -261,4 +270,4 @@ def to_toml(schedules: Mapping[str, Schedule | Values]) -> str:
     return "\n".join(rows) + "\n"
 
 
-__all__ = ["from_toml", "parse", "to_toml", "written"]
+__all__ = ["from_entries", "from_toml", "parse", "to_toml", "written"]
