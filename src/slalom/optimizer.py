@@ -299,8 +299,14 @@ class Optimizer(Evaluation, torch.optim.Optimizer):
         for key, slot in program.states.items():
             if key not in state:
                 shared = self._shared(group, key, slot)
-                state[key] = fresh(slot, real_view(parameter.detach()), blocks) if shared is None else shared
+                whole, number = real_view(parameter.detach()), self._number(parameter) if slot.init == "number" else 0
+                state[key] = fresh(slot, whole, blocks, number) if shared is None else shared
         return state
+
+    def _number(self, parameter: Tensor) -> int:
+        """Return a parameter's place among those of all groups."""
+        everything = chain.from_iterable(group["params"] for group in self.param_groups)
+        return next(place for place, other in enumerate(everything) if other is parameter)
 
     def _shared(self, group: Mapping[str, Any], key: str, slot: State) -> Tensor | None:
         """Return the tensor of a state that a group or the whole model has in common, if someone has it already."""

@@ -12,7 +12,7 @@ from slalom.algebra.expr import is_one
 
 
 class Leaves(NamedTuple):
-    """What a formula is given: the parameter, its gradient, two clocks, the loss and the sizes of the matrix view."""
+    """What a formula is given: the parameter, its gradient, two clocks, the loss, sizes in the matrix view, places."""
 
     w: Expr
     grad: Expr
@@ -22,6 +22,7 @@ class Leaves(NamedTuple):
     rows: Expr
     columns: Expr
     size: Expr
+    position: Expr
 
 
 def leaves() -> Leaves:
@@ -35,6 +36,7 @@ def leaves() -> Leaves:
         rows=leaf("input", "rows", host=True),
         columns=leaf("input", "columns", host=True),
         size=leaf("input", "size", host=True),
+        position=leaf("input", "position", ELEMENT),
     )
 
 
@@ -129,6 +131,11 @@ class Program:
     def needs_loss(self) -> bool:
         """Whether the value of the loss is used."""
         return any(node.op == "input" and node.attrs["name"] == "loss" for node in self.nodes)
+
+    @cached_property
+    def needs_positions(self) -> bool:
+        """Whether elements are told apart by their place, so that it matters how they lie in memory."""
+        return any(node.op == "input" and node.attrs["name"] == "position" for node in self.nodes)
 
     @cached_property
     def needs_sizes(self) -> bool:
