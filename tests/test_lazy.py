@@ -18,6 +18,7 @@ from slalom.parts import (
     Atan2,
     Belief,
     CenteredMoment,
+    Clamped,
     ColumnAccumulated,
     Decaying,
     Decoupled,
@@ -359,3 +360,14 @@ def test_an_angle_has_no_lazy_form() -> None:
     with pytest.raises(ValueError, match="FTRL needs the metric itself"):
         Recipe(scale=SecondMoment(0.9, Atan2()), form=FTRL()).build([w]).step()
     Recipe(scale=SecondMoment(0.9, Outside()), form=FTRL()).build([w]).step()
+
+
+def test_a_group_that_no_longer_grows_is_left_alone() -> None:
+    """Kernels know row values in double precision and keep them in single: what should be 0 is a rounding error."""
+    recipe = Recipe(scale=PreviousMoment(0.99, Clamped(1e-4)), regularize=GroupL2(1e-3, growth="adaptive"), step=1e-3)
+    w = torch.nn.Parameter(torch.ones(3, 4))
+    optimizer = recipe.build([w])
+    for _ in range(3):
+        w.grad = torch.full((3, 4), 1e-4)  # the clamp holds: the metric never changes
+        optimizer.step()
+    torch.testing.assert_close(w.detach(), torch.full((3, 4), 1 - 3e-3), rtol=1e-5, atol=0)

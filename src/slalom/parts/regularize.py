@@ -297,7 +297,9 @@ class GroupL2(_Growing):
             square = let(f"F{_SUBSCRIPTS[step]}", total(shape * shape, self.per))
             slope = total(shape * shape / (r + offset), self.per)
             r = let(f"r{_SUBSCRIPTS[step]}", r + (sqrt(square) - 1) * square / slope)
-        return where(length > strength, point * (r / (r + offset)), 0.0)
+        shrunk = where(length > strength, point * (r / (r + offset)), 0.0)
+        # The iteration squares its quotient; and an adaptive strength may be 0, or what rounding leaves of it.
+        return where(strength > 1e-10 * length, shrunk, point)
 
 
 _NEWTON_STEPS: Final = 6
