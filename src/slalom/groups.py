@@ -22,6 +22,7 @@ def param_groups(
     *,
     lr: float | None = None,
     layer_decay: float | None = None,
+    fan_out: bool = False,
     overrides: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> list[dict[str, Any]]:
     """Return parameter groups for any `torch.optim.Optimizer`, ours or others'.
@@ -36,19 +37,23 @@ def param_groups(
         layer_decay: factor per layer, counted from the last one, in (0, 1]: layer i of n learns at
             ``lr * layer_decay ** (n - i)``. Layers are the numbered blocks (``blocks.3``), what comes before the first
             block counts as layer 0 and what comes after the last as layer n.
+        fan_out: divide each layer's rate by the number of units in the next one, which hear of every change; the last
+            layer keeps its rate. Needs ``lr`` too (Babkin's "scaleRatePerLayer"; docs/tricks.md has counts).
         overrides: group settings by name pattern, ``{"head.*": {"lr": 1e-2}}``; later patterns win.
 
     Returns:
         Groups with ``params`` as (name, parameter) pairs, ``weight_decay``, and ``lr`` where it is known.
 
     Raises:
-        ValueError: if ``layer_decay`` comes without ``lr`` or is out of range.
+        ValueError: if ``layer_decay`` or ``fan_out`` comes without ``lr``, or a number is out of range.
         UsageError: if an override's pattern matches no parameter.
     """
     if layer_decay is not None and not 0 < layer_decay <= 1:
         raise ValueError(f"{layer_decay=}: layer_decay must be in (0, 1].")
     if layer_decay is not None and lr is None:
         raise ValueError("layer_decay needs the base rate: param_groups(model, lr=..., layer_decay=...).")
+    if fan_out and lr is None:
+        raise ValueError("fan_out needs the base rate: param_groups(model, lr=..., fan_out=True).")
     if weight_decay < 0:
         raise ValueError(f"{weight_decay=}: weight_decay must be 0 or more.")
     assigned = assign_roles(unwrap(model))
@@ -57,12 +62,13 @@ def param_groups(
         if not fnmatch.filter([entry.name for entry in assigned], pattern):
             raise unknown("parameter", pattern, (entry.name for entry in assigned))
     layers = _layers(assigned)
+    units = _units_ahead(assigned) if fan_out else {}
     last = max(layers.values(), default=0)
     groups: dict[tuple[tuple[str, Any], ...], dict[str, Any]] = {}
     for entry in assigned:
         settings: dict[str, Any] = {"weight_decay": 0.0 if entry.role in _UNDECAYED else weight_decay}
         if lr is not None:
-            settings["lr"] = lr * (layer_decay or 1.0) ** (last - layers[entry.name])
+            settings["lr"] = lr * (layer_decay or 1.0) ** (last - layers[entry.name]) / units.get(entry.name, 1)
         for pattern, chosen in overrides.items():
             if fnmatch.fnmatchcase(entry.name, pattern):
                 settings.update(chosen)
@@ -105,6 +111,19 @@ def warn_guessed(names: list[str]) -> None:
         'embedding or a head looks like a hidden matrix. Give the model, not its parameters, or a "role" per group.',
         stacklevel=5,
     )
+
+
+def _units_ahead(assigned: list[Assigned]) -> dict[str, int]:
+    """Return for each parameter how many units the next layer with a matrix or kernel has; 1 after the last."""
+    owner = {entry.name: entry.name.rpartition(".")[0] for entry in assigned}
+    ahead: dict[str, int] = {}
+    here, units, after = "", 1, 1  # the layer that is passed, its units, those of the one behind it
+    for entry in reversed(assigned):
+        if entry.parameter.ndim > 1 and owner[entry.name] != here:
+            here, units, after = owner[entry.name], entry.parameter.shape[0], units
+        inside = owner[entry.name] == here
+        ahead[entry.name] = after if inside else units
+    return ahead
 
 
 def _layers(assigned: list[Assigned]) -> dict[str, int]:
