@@ -18,6 +18,7 @@ from slalom.algebra.cutting import block_shape
 from slalom.algebra.expr import block_of
 from slalom.algebra.matrix import square_shape
 from slalom.engine.blocks import Blocks, pieces
+from slalom.engine.pages import filled
 
 
 def matrix_shape(tensor: Tensor, view: str = "matrix") -> tuple[int, int]:
@@ -159,7 +160,7 @@ def fresh(slot: State, parameter: Tensor, blocks: Blocks | None = None, number: 
         value = 255 if slot.init > 0 else 0
         return torch.full(layout(slot, parameter), value, dtype=dtype, device=parameter.device)
     if slot.per == "element" and not slot.block:
-        return torch.full_like(parameter, slot.init, dtype=dtype)
+        return filled(parameter, slot.init, dtype)
     return torch.full(layout(slot, parameter), slot.init, dtype=dtype, device=parameter.device)
 
 
