@@ -623,6 +623,7 @@ class AlgoPerfCASPR(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class AlgoPerfCyclic(Named):
@@ -638,6 +639,7 @@ class AlgoPerfCyclic(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class AlgoPerfGeneralizedAdam(Named):
@@ -656,6 +658,7 @@ class AlgoPerfGeneralizedAdam(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class AlgoPerfLAWAEMA(Named):
@@ -673,6 +676,7 @@ class AlgoPerfLAWAEMA(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class AlgoPerfLAWAQueue(Named):
@@ -689,6 +693,7 @@ class AlgoPerfLAWAQueue(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class AlgoPerfNadamP(Named):
@@ -705,6 +710,7 @@ class AlgoPerfNadamP(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class AlgoPerfShampoo(Named):
@@ -722,6 +728,7 @@ class AlgoPerfShampoo(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class Amos(Named):
@@ -1125,6 +1132,7 @@ class KLSOAP(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
 class KLShampoo(Named):
@@ -1144,6 +1152,9 @@ class KLShampoo(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
+        roles: Mapping[str, Role] | None = None,
+        by_role: Mapping[Role, Mapping[str, Any]] | None = None,
     ) -> None: ...
 
 class LAMB(Named):
@@ -1368,6 +1379,9 @@ class MARSShampoo(Named):
         executor: Executor = 'auto',
         on_nonfinite: OnNonfinite = 'ignore',
         sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
+        roles: Mapping[str, Role] | None = None,
+        by_role: Mapping[Role, Mapping[str, Any]] | None = None,
     ) -> None: ...
 
 class Mechanic(Named):
