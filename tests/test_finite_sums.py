@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 import slalom
-from slalom.finite_sums import FISTA, SVRG, Katyusha, l1, l2
+from slalom.finite_sums import FISTA, SVRG, Katyusha, Natasha2, Natasha15, l1, l2
 
 
 class Logistic:
@@ -264,3 +264,151 @@ def test_bad_settings_are_refused() -> None:
         FISTA([w], w.sum, smoothness=1.0, restart="maybe")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="strength=nan"):
         l1(float("nan"))
+
+
+def test_natashas_sequence_on_one_example_is_the_papers() -> None:
+    """With one example the reduced gradient is the gradient; with B / p = 1 no chance is left."""
+    slope = torch.tensor([2.0, -0.5], dtype=torch.float64)
+    w = torch.tensor([1.0, -2.0], dtype=torch.float64, requires_grad=True)
+    method = Natasha15([w], lambda rows: 0.5 * (slope * w * w).sum(), 1, lr=0.1, sigma=0.5, sub_epochs=3, prox=l1(0.1))
+    x = w.detach().clone()
+    method.epoch()
+    for _ in range(3):
+        x = l1(0.1)(x - 0.1 * slope * x, 0.1)  # x is x^ at the first step of a sub-epoch: sigma pulls nowhere
+    torch.testing.assert_close(w.detach(), x, rtol=1e-14, atol=0)
+    method.polish(2)
+    start = x.clone()
+    for _ in range(2):
+        x = l1(0.1)(x - 0.1 * (slope * x + 2 * 0.5 * (x - start)), 0.1)
+    torch.testing.assert_close(w.detach(), x, rtol=1e-14, atol=0)
+
+
+def test_sigma_holds_a_sub_epoch_back() -> None:
+    """On a slope that goes on for ever, m steps lead to (g / 2 sigma) (1 - (1 - 2 alpha sigma)^m) and no farther."""
+    ends = []
+    for seed in range(20):
+        w = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+        chance = torch.Generator().manual_seed(seed)
+        Natasha15([w], lambda rows: w.sum(), 40, lr=0.1, sigma=2.0, sub_epochs=1, generator=chance).epoch()  # noqa: B023
+        ends.append(-w.item())
+    allowed = torch.tensor([(1 - 0.6**m) / 4 for m in range(1, 41)], dtype=torch.float64)
+    assert all((allowed - end).abs().min() < 1e-14 for end in ends)
+    assert len({round(end, 9) for end in ends}) > 5
+
+
+class Bent:
+    """A loss that is not convex, ``mean_i log(1 + (a_i w - b_i)^2)``, of 200 examples."""
+
+    def __init__(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.a = torch.randn(200, 10, generator=generator, dtype=torch.float64) / 10**0.5
+        self.b = self.a @ torch.ones(10, dtype=torch.float64) + torch.randn(200, generator=generator).double()
+        self.w = torch.zeros(10, dtype=torch.float64, requires_grad=True)
+
+    def loss(self, rows: Tensor) -> Tensor:
+        return (1 + (self.a[rows] @ self.w - self.b[rows]) ** 2).log().mean()
+
+    def slope(self) -> float:
+        (g,) = torch.autograd.grad(self.loss(torch.arange(200)), self.w)
+        return float(g.norm())
+
+
+def test_natasha_finds_points_without_slope_where_sgd_stays_in_its_ball() -> None:
+    problem = Bent()
+    chance = torch.Generator().manual_seed(0)
+    method = Natasha15([problem.w], problem.loss, 200, lr=0.2, sigma=0.05, generator=chance)
+    while method.passes < 60:
+        method.epoch()
+    assert problem.slope() < 1e-7
+    plain = Bent()
+    optimizer = torch.optim.SGD([plain.w], lr=0.2)
+    for _ in range(60 * 200):
+        optimizer.zero_grad()
+        plain.loss(torch.randint(200, (1,), generator=chance)).backward()
+        optimizer.step()
+    assert plain.slope() > 1e-2
+
+
+def test_natasha_can_do_without_full_passes() -> None:
+    problem = Bent()
+    before = problem.slope()
+    method = Natasha15([problem.w], problem.loss, 200, lr=0.1, sigma=0.05, sub_epochs=2, anchor=40)
+    method.epoch()
+    assert method.evaluated <= 40 + 2 * 2 * 20  # of 200 examples
+    for _ in range(60):
+        method.epoch()
+    assert problem.slope() < before / 2  # what 40 examples know of the slope is its ball
+
+
+class Ridge:
+    """``x^4 / 4 - x^2 / 2 + |y|^2 / 2`` with a slope along y that differs between 50 examples; a saddle at 0."""
+
+    def __init__(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        tilt = torch.randn(50, 3, generator=generator, dtype=torch.float64)
+        self.tilt = 0.1 * (tilt - tilt.mean(0))
+        self.x = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+        self.y = torch.ones(3, dtype=torch.float64, requires_grad=True)
+
+    def loss(self, rows: Tensor) -> Tensor:
+        valley = (self.x**4 / 4 - self.x**2 / 2).sum() + self.y.square().sum() / 2
+        return valley + (self.tilt[rows] @ self.y).mean()
+
+
+def test_natasha_2_leaves_a_ridge_in_one_step_and_finds_the_valley() -> None:
+    problem = Ridge()
+    method = Natasha2(
+        [problem.x, problem.y], problem.loss, 50, lr=0.1, smoothness=2.0, hessian_smoothness=2.0, delta=0.4,
+        generator=torch.Generator().manual_seed(0),
+    )  # fmt: skip
+    assert method.step() == "curvature"
+    assert abs(problem.x.item()) == pytest.approx(0.4 / 2, rel=1e-3)  # delta / L2 along x
+    assert [method.step() for _ in range(60)].count("gradient") > 50
+    assert abs(problem.x.item()) == pytest.approx(1.0, abs=1e-4)
+    assert problem.y.detach().abs().max() < 1e-3
+    stuck = Ridge()
+    optimizer = torch.optim.SGD([stuck.x, stuck.y], lr=0.1)
+    for _ in range(500):
+        optimizer.zero_grad()
+        stuck.loss(torch.randint(50, (1,))).backward()
+        optimizer.step()
+    assert stuck.x.item() == 0.0
+
+
+def test_natasha_2_finds_the_lowest_curvature_and_may_leave_either_way() -> None:
+    sides = set()
+    for seed in range(12):
+        problem = Ridge()
+        method = Natasha2(
+            [problem.x, problem.y], problem.loss, 50, lr=0.1, smoothness=2.0, hessian_smoothness=2.0, delta=0.4,
+            generator=torch.Generator().manual_seed(seed),
+        )  # fmt: skip
+        curvature, v = method._lowest()
+        assert curvature == pytest.approx(-1.0, abs=1e-3)
+        assert abs(v[0].item()) == pytest.approx(1.0, abs=1e-3)
+        method.step()
+        sides.add(problem.x.item() > 0)
+    assert sides == {True, False}
+
+
+def test_an_epoch_of_natasha_2_stays_where_the_curvature_is_known() -> None:
+    ends = []
+    for seed in range(10):
+        w = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+        settings = {"lr": 1e-3, "smoothness": 10.0, "hessian_smoothness": 1.0, "delta": 0.1}
+        chance = torch.Generator().manual_seed(seed)
+        method = Natasha2([w], lambda rows: w.sum() * 100, 100, sub_epochs=1, generator=chance, **settings)  # noqa: B023
+        assert method.step() == "gradient"
+        ends.append(abs(w.item()))
+    # where the slope of 100 and the penalty's 2 L (distance - delta / L2) cancel; 100 steps alone lead to 10
+    assert 2.5 < max(ends) <= 0.1 + 100 / 20
+
+
+def test_bad_settings_of_natasha_are_refused() -> None:
+    w = torch.zeros(2, requires_grad=True)
+    with pytest.raises(ValueError, match="anchor=11"):
+        Natasha15([w], lambda rows: w.sum(), 10, lr=0.1, sigma=0.1, anchor=11)
+    with pytest.raises(ValueError, match="lr=0"):
+        Natasha15([w], lambda rows: w.sum(), 10, lr=0.0, sigma=0.1)
+    with pytest.raises(ValueError, match="delta=-1"):
+        Natasha2([w], lambda rows: w.sum(), 10, lr=0.1, smoothness=1.0, hessian_smoothness=1.0, delta=-1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -17,12 +18,14 @@ from slalom.parts import (
     Atan2,
     Belief,
     CenteredMoment,
+    Clamped,
     ColumnAccumulated,
     Decaying,
     Decoupled,
     DiscountedSquares,
     Ema,
     Factored,
+    Greedy,
     GroupL2,
     HalfPower,
     HeavyBall,
@@ -226,6 +229,88 @@ def test_growth_in_the_greedy_form_is_paid_as_it_grows() -> None:
         assert abs(w.item() - (1 - paid)) < 1e-12
 
 
+UNDER_ADAGRAD: dict[str, Any] = {"scale": Accumulated(eps=0.0), "step": 1.0}
+
+
+@pytest.mark.parametrize("form", [Greedy(), FTRL()], ids=str)
+@pytest.mark.parametrize("penalty", [L1, GroupL2, HalfPower, ProximalL2])
+def test_adaptive_growth_is_the_roots_where_every_gradient_is_1(penalty: Any, form: Any) -> None:
+    """AdaGrad's metric is then the root of t."""
+    ends = []
+    for growth in ("square", "adaptive"):
+        w = torch.nn.Parameter(torch.tensor([[2.0], [-3.0], [0.1]], dtype=torch.float64))
+        optimizer = Recipe(**UNDER_ADAGRAD, regularize=penalty(0.3, growth=growth), form=form).build([w])
+        for t in range(6):
+            w.grad = torch.tensor([[1.0], [-1.0], [(-1.0) ** t]], dtype=torch.float64)
+            optimizer.step()
+        ends.append(w.detach().clone())
+    torch.testing.assert_close(ends[0], ends[1], rtol=1e-12, atol=1e-14)
+
+
+def test_the_lazy_form_holds_the_metric_even_where_it_falls() -> None:
+    w = torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))
+    scale = SecondMoment(0.5, 0.0, debias=False)
+    optimizer = Recipe(scale=scale, regularize=L1(0.5, "adaptive"), form=FTRL(), step=1.0).build([w])
+    v = z = h = theirs = 0.0
+    for gradient in (2.0, -1.0, 3.0, 0.1, 0.1, -0.2):
+        w.grad = torch.tensor([gradient], dtype=torch.float64)
+        optimizer.step()
+        v = 0.5 * v + 0.5 * gradient**2
+        z, h = z + gradient - (v**0.5 - h) * theirs, v**0.5
+        theirs = 0.0 if abs(z) <= 0.5 * h else -(z - math.copysign(0.5 * h, z)) / h
+        assert w.item() == pytest.approx(theirs, abs=1e-12)
+
+
+def test_a_greedy_adaptive_penalty_is_paid_once_and_never_paid_back() -> None:
+    w = torch.nn.Parameter(torch.full((1,), 5.0, dtype=torch.float64))
+    scale = SecondMoment(0.5, 0.0, debias=False)
+    optimizer = Recipe(scale=scale, regularize=L1(0.5, "adaptive"), step=1.0).build([w])
+    v = d = 0.0
+    theirs = 5.0
+    for gradient in (2.0, 0.0, 0.0, 3.0):
+        w.grad = torch.tensor([gradient], dtype=torch.float64)
+        optimizer.step()
+        v = 0.5 * v + 0.5 * gradient**2
+        before, d = d, v**0.5
+        theirs = theirs - gradient / d - 0.5 * max(d - before, 0.0) / d
+        assert w.item() == pytest.approx(theirs, abs=1e-12)
+
+
+@pytest.mark.parametrize("form", [Greedy(), FTRL()], ids=str)
+def test_under_an_adaptive_l1_rows_without_gradient_rest(form: Any) -> None:
+    """A root of t grows for everybody; a metric grows for who is seen. So sparse gradients are exact."""
+    touched = torch.tensor([[1, 4, 1]])
+    ends = []
+    for sparse in (True, False):
+        generator = torch.Generator().manual_seed(0)
+        w = torch.nn.Parameter(torch.randn(6, 3, generator=generator, dtype=torch.float64))
+        optimizer = Recipe(scale=Accumulated(), regularize=L1(0.3, "adaptive"), form=form, step=0.1).build([w])
+        for _ in range(4):
+            values = torch.randn(3, 3, generator=generator, dtype=torch.float64)
+            grad = torch.sparse_coo_tensor(touched, values, (6, 3), check_invariants=True)
+            w.grad = grad if sparse else grad.to_dense()
+            optimizer.step()
+        ends.append(w.detach().clone())
+    torch.testing.assert_close(ends[0], ends[1], rtol=1e-12, atol=1e-14)
+    growing = Recipe(scale=Accumulated(), regularize=L1(0.3, "square"), form=form, step=0.1).build([w])
+    w.grad = torch.sparse_coo_tensor(touched, torch.ones(3, 3, dtype=torch.float64), (6, 3), check_invariants=True)
+    with pytest.raises(RuntimeError, match="rows without one move"):
+        growing.step()
+
+
+def test_adaptive_groups_share_what_their_rows_have_seen() -> None:
+    """With a metric per element a group weighs the root mean square of its metrics."""
+    w = torch.nn.Parameter(torch.ones(1, 2, dtype=torch.float64))
+    optimizer = Recipe(**UNDER_ADAGRAD, regularize=GroupL2(0.5, growth="adaptive"), form=FTRL()).build([w])
+    w.grad = torch.tensor([[3.0, 4.0]], dtype=torch.float64)
+    optimizer.step()
+    d = torch.tensor([3.0, 4.0], dtype=torch.float64)
+    strength = 0.5 * d.square().mean().sqrt().item()
+    a, s = (d - w.grad[0]) / d, d  # z = g - D w at w = 1
+    expected = GroupL2(strength).shrink(a[None], s[None], strength)  # type: ignore[arg-type]
+    torch.testing.assert_close(w.detach(), torch.as_tensor(expected), rtol=1e-9, atol=1e-12)
+
+
 def test_sparsity_grows_with_the_growth() -> None:
     """The qualitative signature: a fixed L1 keeps most features, an incremental one biases the true ones."""
     truth = torch.tensor([1.0, 0.5, 0, 0, 0, 0], dtype=torch.float64)
@@ -275,3 +360,14 @@ def test_an_angle_has_no_lazy_form() -> None:
     with pytest.raises(ValueError, match="FTRL needs the metric itself"):
         Recipe(scale=SecondMoment(0.9, Atan2()), form=FTRL()).build([w]).step()
     Recipe(scale=SecondMoment(0.9, Outside()), form=FTRL()).build([w]).step()
+
+
+def test_a_group_that_no_longer_grows_is_left_alone() -> None:
+    """Kernels know row values in double precision and keep them in single: what should be 0 is a rounding error."""
+    recipe = Recipe(scale=PreviousMoment(0.99, Clamped(1e-4)), regularize=GroupL2(1e-3, growth="adaptive"), step=1e-3)
+    w = torch.nn.Parameter(torch.ones(3, 4))
+    optimizer = recipe.build([w])
+    for _ in range(3):
+        w.grad = torch.full((3, 4), 1e-4)  # the clamp holds: the metric never changes
+        optimizer.step()
+    torch.testing.assert_close(w.detach(), torch.full((3, 4), 1 - 3e-3), rtol=1e-5, atol=0)

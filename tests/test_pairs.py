@@ -35,6 +35,8 @@ EDITS = [
     P.LayerRate(0.1),
     P.VarianceReduced(),
     P.KeepLength(),
+    P.Noise(0.3),
+    (P.Noise(0.3, seed=7), P.ClipNorm(0.5)),
 ]
 MOMENTA = [
     (P.FractionalMemory(0.5), P.Ema(0.9)),

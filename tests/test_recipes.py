@@ -119,6 +119,7 @@ GRADIENTS = st.sampled_from(
         P.VarianceReduced(),
         P.KeepLength(),
         P.ClipValue(0.5),
+        P.Noise(0.1),
         P.Normalize(),
         P.SoftClip(),
     ]
@@ -173,6 +174,8 @@ DECAYS = st.sampled_from(
         P.Decoupled(0.1),
         P.ProximalDecay(0.1),
         P.L1(1e-3),
+        P.L1(1e-3, "adaptive"),
+        P.GroupL2(1e-3, "column", "adaptive"),
         (P.Decoupled(0.1), P.L1(1e-3)),
         P.NormLoss(0.1),
         P.FixedDecay(1e-3),

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import io
+import resource
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +17,7 @@ from slalom import Recipe
 from slalom import parts as P  # noqa: N812
 from slalom.algebra import State, blockwise, fold, largest, mean, unfold, where
 from slalom.algebra.matrix import square_shape
-from slalom.engine.storage import packed, unpacked
+from slalom.engine.storage import fresh, packed, unpacked
 from slalom.parts import Memory, Momentum, Signals
 from test_native import drive, lists
 
@@ -148,3 +151,20 @@ def test_blocks_of_rows_share_their_mean() -> None:
     x = torch.tensor([[1.0], [3.0], [5.0], [7.0], [100.0]])
     assert blockwise(x, 2).flatten().tolist() == [3.0, 3.0, 3.0, 53.5, 53.5]  # type: ignore[arg-type, attr-defined]
     assert torch.equal(blockwise(x, 9), x)  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="it counts page faults in /proc")
+def test_a_large_state_asks_for_large_pages() -> None:
+    """A gigabyte on small pages is a quarter of a million faults, and as many entries to look rows up in."""
+    setting = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    if not setting.exists() or "[never]" in setting.read_text():
+        pytest.skip("this system has no large pages")
+
+    def faults() -> int:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+    before = faults()
+    state = fresh(State(init=0.5), torch.empty(1 << 24))
+    assert faults() - before < (1 << 26) / 4096 / 4
+    assert state.eq(0.5).all()
+    assert state.shape == (1 << 24,)

@@ -61,6 +61,7 @@ compare("bfloat16", lambda p, e: slalom.create("adamw", p, executor=e), dtype=to
 for label, recipe in {
     "atan2": Recipe(momentum=P.Ema(), scale=P.SecondMoment(eps=P.Atan2()), step=0.01),
     "clip": Recipe(gradient=P.ClipNorm(0.1), guard=P.ClipUpdate(0.5), step=0.1),
+    "noise": Recipe(gradient=P.Noise(1.0, 0.0), step=1.0),
     "clip per group": Recipe(gradient=P.ClipNorm(0.1, "group"), step=0.1),
     "lazy": Recipe(momentum=P.Ema(), scale=P.Accumulated(), regularize=P.L1(0.01), form=P.FTRL(), step=0.1),
 }.items():
@@ -86,7 +87,7 @@ def test_every_plan_equals_eager_in_the_interpreter() -> None:
         cwd=Path(__file__).parent.parent,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("ok ") == len(slalom.list_optimizers()) - len(LEFT_OUT) + 8
+    assert done.stdout.count("ok ") == len(slalom.list_optimizers()) - len(LEFT_OUT) + 9
 
 
 @needs_triton

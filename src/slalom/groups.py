@@ -38,8 +38,8 @@ def param_groups(
             ``lr * layer_decay ** (n - i)``. Layers are the numbered blocks (``blocks.3``), what comes before the first
             block counts as layer 0 and what comes after the last as layer n.
         fan_out: divide each layer's rate by the number of units in the layer after it, since every one of those adds to
-            the gradients of the units that it reads (a rule of Babkin's); the last layer keeps its rate. Layers follow
-            each other as their weights do in the model, and biases go with the weight before them.
+            the gradients of the units that it reads; the last layer keeps its rate (a rule of Babkin's; docs/tricks.md
+            has counts). Layers follow each other as weights do in the model; biases go with the weight before them.
         overrides: group settings by name pattern, ``{"head.*": {"lr": 1e-2}}``; later patterns win.
 
     Returns:

@@ -285,15 +285,21 @@ class Optimizer(Evaluation, Updating, torch.optim.Optimizer):
             if key not in state:
                 shared = self._shared(group, key, slot)
                 if shared is None:
+                    number = self._number(parameter) if slot.init == "number" else 0
                     shared = (
-                        placed(slot, parameter, program)
+                        placed(slot, parameter, program, number=number)
                         if sharded
-                        else fresh(slot, real_view(parameter.detach()), blocks)
+                        else fresh(slot, real_view(parameter.detach()), blocks, number)
                     )
                 state[key] = shared
             elif sharded:
                 state[key] = placed(slot, parameter, program, state[key])
         return state
+
+    def _number(self, parameter: Tensor) -> int:
+        """Return a parameter's place among those of all groups."""
+        everything = chain.from_iterable(group["params"] for group in self.param_groups)
+        return next(place for place, other in enumerate(everything) if other is parameter)
 
     def _shared(self, group: Mapping[str, Any], key: str, slot: State) -> Tensor | None:
         """Return the tensor of a state that a group or the whole model has in common, if someone has it already."""

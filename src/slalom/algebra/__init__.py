@@ -1,5 +1,6 @@
 """The arithmetic that formulas are written in: symbols, operations, reductions, state, printing."""
 
+from slalom.algebra.chance import quantile, quantile_formula, uniform
 from slalom.algebra.expr import ELEMENT, SCALAR, SQUARE, TALL, Dims, Expr, Hyper, Number, Scope, leaf
 from slalom.algebra.ops import (
     MATRIX,
@@ -98,6 +99,8 @@ __all__ = [
     "placed",
     "polar",
     "positive",
+    "quantile",
+    "quantile_formula",
     "refreshed_eigenvectors",
     "right_vectors",
     "sign",
@@ -109,6 +112,7 @@ __all__ = [
     "turned",
     "unblocks",
     "unfold",
+    "uniform",
     "when",
     "where",
 ]

@@ -319,6 +319,8 @@ _RULES: Final[dict[str, Callable[..., tuple[str, int]]]] = {
     "unblocks": lambda p, a, like: p.write(a),
     "fold": lambda p, a: (p.d.call("square", p.at(a, _LOOSE)), _ATOM),
     "unfold": lambda p, a, like: p.write(a),  # what follows sees elements again, whatever their shape
+    "uniform": lambda p, index, stream, t, seed: (p.d.call("uniform", p.write(stream)[0], p.write(t)[0]), _ATOM),
+    "quantile": lambda p, a: (p.d.call(r"\Phi^{-1}" if p.d.latex else "Φ⁻¹", p.at(a, _LOOSE)), _ATOM),
     "blockwise": lambda p, a, blocks: (p.d.call(f"mean of {blocks} blocks", p.at(a, _LOOSE)), _ATOM),
     "turned": lambda p, a, *_: p.write(a),  # which side is the longer one is no matter of the formula
     "strongest": lambda p, a, part: (p.d.call("top", p.at(part, _LOOSE), p.at(a, _LOOSE)), _ATOM),

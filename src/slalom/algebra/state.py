@@ -35,7 +35,8 @@ class State:
             ``right_rank`` (columns x rank), with the rank that the part has, or a number for each direction of that
             ``rank``; or one number per ``tensor``, ``group`` or ``model``.
         init: what it is before the first step: a number, ``"parameter"`` for a copy of the parameter, ``"normal"``
-            for standard normal values, the same for equal shapes, or ``"identity"`` for square factors.
+            for standard normal values, the same for equal shapes, ``"identity"`` for square factors, or ``"number"``
+            for the parameter's place in its optimizer, by which random numbers tell parameters apart.
         format: how it is kept: ``"sign"`` is one bit per element, which reads as 1 where what was written is above 0
             and as -1 elsewhere. The formula does not change.
         view: whose elements, rows and columns are meant: of the parameter as a ``matrix``; of the same turned so that
@@ -49,7 +50,7 @@ class State:
     """
 
     per: Extent = "element"
-    init: float | Literal["parameter", "normal", "identity"] = 0.0
+    init: float | Literal["parameter", "normal", "identity", "number"] = 0.0
     torch: tuple[str, ...] = ()
     rank: int = 0
     block: int = 0

@@ -53,6 +53,7 @@ class Seat:
         block: where the block lies in the parameter and its gradient; None where it is whole.
         whole: the parameter's state, of which the first block has the step count itself, the others a copy.
         scratch: memory that its rows are worked on with.
+        rows: which rows of a whole table it is, if it is a block of touched ones.
     """
 
     index: int
@@ -64,6 +65,7 @@ class Seat:
     block: slice | int | None = None
     whole: dict[str, Tensor] | None = None
     scratch: Scratch = field(default_factory=Scratch)
+    rows: Tensor | None = None
 
     def gradient(self, gradients: Sequence[Tensor | None]) -> Tensor:
         """Return its gradient among those of the group."""
@@ -130,7 +132,8 @@ def _triton_obstacle(program: Program, parameter: Tensor) -> str | None:
         return f"{str(parameter.dtype).removeprefix('torch.')} has no Triton kernels here"
     if _has_other_gradients(parameter):
         return "its gradients may have another dtype"
-    if not _is_dense(parameter) or (needs_phases(program) and not parameter.is_contiguous()):
+    as_matrix = needs_phases(program) or program.needs_positions
+    if not _is_dense(parameter) or (as_matrix and not parameter.is_contiguous()):
         return "the parameter has gaps, or rows that are not contiguous"
     try:
         for fused in _fused_programs(program):
@@ -157,7 +160,7 @@ def _obstacle(program: Program, parameter: Tensor) -> str | None:
         plans = [planned(fused) for fused in _fused_programs(program)]
     except UnplannableError as reason:
         return f"{reason}, which torch computes"
-    as_matrix = needs_phases(program) or any(plan.two_dimensional for plan in plans)
+    as_matrix = needs_phases(program) or program.needs_positions or any(plan.two_dimensional for plan in plans)
     if not parameter.is_contiguous() and (as_matrix or not _is_dense(parameter)):
         return "the parameter has gaps, or rows that are not contiguous"
     return None
@@ -331,8 +334,8 @@ class Crew:
                 if gradient.is_complex():
                     gradient = torch.view_as_real(gradient)
                 t = float(seat.state["step"])
-                now = float(clock)
-                works.append(Work(seat.program, seat.parameter, gradient, seat.state, numbers, t, now, self.group))
+                where = (float(clock), self.group, seat.rows)
+                works.append(Work(seat.program, seat.parameter, gradient, seat.state, numbers, t, *where))
             made.append(batch(works))
         if self.sparse:
             made += self._sparse_batches(gradients, numbers, clock)
@@ -356,12 +359,15 @@ class Crew:
                 continue
             touched = gather(seat.program, seat.parameter, seat.state, rows, values)
             place = len(blocks.setdefault(id(seat.program), []))
-            block = Seat(place, seat.program, touched.parameter, touched.parameter, touched.state)
+            block = Seat(place, seat.program, touched.parameter, touched.parameter, touched.state, rows=rows)
             blocks[id(seat.program)].append((block, touched))
         for members in blocks.values():
             # rows that change from step to step are no reason to make tables of addresses on a GPU
-            on_cpu = members[0][0].parameter.device.type == "cpu"
-            crew = Crew([block for block, _ in members], self.group, self.executor if on_cpu else "foreach")
+            first = members[0][0]
+            executor: Executor = self.executor if first.parameter.device.type == "cpu" else "foreach"
+            # and kernels count elements in the block, not in the table
+            executor = "eager" if first.program.needs_positions else executor
+            crew = Crew([block for block, _ in members], self.group, executor)
             inner = crew.batches([touched.grad for _, touched in members], numbers, clock)
             # they finish in this order, and the last writes all rows back
             made += [*inner[:-1], SparseBatch(inner[-1], [touched for _, touched in members])]

@@ -17,7 +17,7 @@ from torch import Tensor
 from slalom.algebra import OPS, Expr, State
 from slalom.engine.batch import LOSS, Numbers, SharedWrites
 from slalom.engine.program import Program
-from slalom.engine.storage import computed_dtype, matrix_shape, packed, seen, unpacked
+from slalom.engine.storage import computed_dtype, matrix_shape, packed, positions, seen, unpacked
 
 
 @dataclass
@@ -33,6 +33,7 @@ class Work:
         t: the parameter's step count, from 1.
         clock: the optimizer's step count.
         group: which parameter group it is in.
+        rows: which rows of the whole parameter these are, where it is a block of some.
     """
 
     program: Program
@@ -43,6 +44,7 @@ class Work:
     t: float
     clock: float
     group: int
+    rows: Tensor | None = None
 
 
 def _in_view(kept: Tensor, slot: State, parameter: Tensor) -> Tensor:
@@ -221,6 +223,9 @@ class Run:
             if name in tape.inputs:
                 operand = tensor.to(dtype)
                 registers[tape.inputs[name]] = operand.reshape(self.shape) if view else operand
+        if "position" in tape.inputs:
+            shape = self.shape if view else tuple(work.parameter.shape)
+            registers[tape.inputs["position"]] = positions(shape, work.parameter.device, work.rows)
         for key, place in tape.states.items():
             state = work.state[key]
             if work.program.states[key].scope != "tensor":

@@ -48,6 +48,7 @@ _TEMPLATE: Final = {
     "pow": "pow{t}({0}, {1})",
     "mod": "sl_mod{t}({0}, {1})",
     "atan2": "sl_atan2{t}({0}, {1})",
+    "uniform": "sl_uniform({0}, {1}, {2}, {seed}u)",
 }
 
 
@@ -100,7 +101,7 @@ class _Emitter:
 
     def operation(self, node: Expr, local: dict[int, str], t: str) -> str:
         spelled = [self.spell(arg, local, t) for arg in node.args]
-        return _TEMPLATE[node.op].format(*spelled, t=t)
+        return _TEMPLATE[node.op].format(*spelled, t=t, seed=node.attrs.get("seed"))
 
     def address(self, name: str) -> str:
         return f"t[{self.at.arrays.index(name)}]"
@@ -314,6 +315,8 @@ class _Emitter:
         for node in walk([*stage.values, *(r.args[0] for r in stage.reductions), *stage.stores.values()]):
             if node.op in ("input", "state") and node.dims == ELEMENT and array_name(node) in loaded:
                 local[id(node)] = loaded[array_name(node)]
+            elif node.op == "input" and node.attrs["name"] == "position":
+                local[id(node)] = "(uint64_t)(first + j)" if self.flat else "(uint64_t)(i * columns + j)"
         for key, name in stage.reread.items():
             local[key] = loaded[name]
         for node in used:

@@ -115,6 +115,8 @@ class _Stage:
         for node in walk(roots):
             if node.op in ("input", "state") and node.dims == ELEMENT and array_name(node) in loaded:
                 local[id(node)] = loaded[array_name(node)]
+            elif node.op == "input" and node.attrs["name"] == "position":
+                local[id(node)] = "at"
         local |= {key: loaded[name] for key, name in stage.reread.items()}
         for count, node in enumerate(stage.values):
             lines.append(f"e{count} = {spell.operation(node, local)}")

@@ -13,7 +13,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from slalom.algebra import ELEMENT, MATRIX, OPS, REDUCTIONS, SCALAR, SQUARE, Expr, State, apply, leaf
+from slalom.algebra import (
+    ELEMENT,
+    MATRIX,
+    OPS,
+    REDUCTIONS,
+    SCALAR,
+    SQUARE,
+    Expr,
+    State,
+    apply,
+    leaf,
+    quantile_formula,
+)
 from slalom.engine.program import Program, walk
 
 Operand = Expr | float
@@ -151,6 +163,8 @@ class _Lowering:
                 dims = (_FROM_SQUARE.get(node.dims[0], "1"), _FROM_SQUARE.get(node.dims[1], "1"))
                 return Expr(node.op, attrs=node.attrs, dims=dims, scope=node.scope, host=node.host)
             return node
+        if node.op == "quantile":
+            return self.lower(quantile_formula(args[0]))  # type: ignore[arg-type]
         if node.op in ("let", "fold", "unfold"):
             return args[0]
         if node.op == "mean":
@@ -311,6 +325,8 @@ def _stage(
         if id(node) in kept:
             stage.reread[id(node)] = kept[id(node)]
             _add(stage.loads, kept[id(node)])
+        elif node.op == "input" and node.attrs["name"] == "position":
+            pass  # it lies nowhere: loops count it
         elif node.op in ("input", "state"):
             name = array_name(node)
             possible = possible and name not in stored

@@ -102,6 +102,21 @@ static inline float sl_logf(float x) {
 static inline double sl_exp(double x) { return exp(x); }
 static inline double sl_log(double x) { return log(x); }
 
+/* Random numbers: see algebra/chance.py, whose arithmetic this is. What depends on stream, count and seed alone leaves
+   the loop. */
+static inline uint32_t sl_mix(uint32_t x) {
+    x = (x ^ (x >> 16)) * 0x7feb352du;
+    x = (x ^ (x >> 15)) * 0x846ca68bu;
+    return x ^ (x >> 16);
+}
+static inline float sl_uniform(uint64_t index, float stream, float t, uint32_t seed) {
+    const uint32_t whose = (uint32_t)stream, when = (uint32_t)t;
+    const uint32_t first = sl_mix(sl_mix(sl_mix(seed) ^ whose) ^ when);
+    const uint32_t second = sl_mix(sl_mix(sl_mix(seed ^ 0x9e3779b9u) ^ whose) ^ when);
+    const uint32_t bits = sl_mix(sl_mix((uint32_t)index ^ first) ^ second ^ (uint32_t)(index >> 32));
+    return ((float)(int32_t)(bits >> 9) + 0.5f) * 0x1p-23f;
+}
+
 /* Eight signs share a byte, the first in the lowest bit; 64 bits at a time, lowest byte first as on x86 and ARM.
    Buffers hold a multiple of eight. */
 static inline void sl_unpack(const uint8_t *bits, uint8_t *ones, int64_t count) {

@@ -13,7 +13,7 @@ from slalom.algebra.expr import is_one
 
 
 class Leaves(NamedTuple):
-    """What a formula is given: the parameter, its gradient, two clocks, the loss and the sizes of the matrix view."""
+    """What a formula is given: the parameter, its gradient, two clocks, the loss, sizes in the matrix view, places."""
 
     w: Expr
     grad: Expr
@@ -23,6 +23,7 @@ class Leaves(NamedTuple):
     rows: Expr
     columns: Expr
     size: Expr
+    position: Expr
 
 
 def leaves() -> Leaves:
@@ -36,6 +37,7 @@ def leaves() -> Leaves:
         rows=leaf("input", "rows", host=True),
         columns=leaf("input", "columns", host=True),
         size=leaf("input", "size", host=True),
+        position=leaf("input", "position", ELEMENT),
     )
 
 
@@ -130,6 +132,11 @@ class Program:
     def needs_loss(self) -> bool:
         """Whether the value of the loss is used."""
         return any(node.op == "input" and node.attrs["name"] == "loss" for node in self.nodes)
+
+    @cached_property
+    def needs_positions(self) -> bool:
+        """Whether elements are told apart by their place, so that it matters how they lie in memory."""
+        return any(node.op == "input" and node.attrs["name"] == "position" for node in self.nodes)
 
     @cached_property
     def needs_sizes(self) -> bool:

@@ -53,7 +53,7 @@ def _like(parameter: Tensor, value: Tensor, *, whole: bool) -> Tensor:
 
 
 @torch.no_grad()
-def placed(slot: State, parameter: Tensor, program: Program, value: Tensor | None = None) -> Tensor:
+def placed(slot: State, parameter: Tensor, program: Program, value: Tensor | None = None, number: int = 0) -> Tensor:
     """Return a state of a sharded parameter where its program works with it: like the parameter, or whole.
 
     Args:
@@ -61,10 +61,11 @@ def placed(slot: State, parameter: Tensor, program: Program, value: Tensor | Non
         parameter: the DTensor.
         program: which works on it.
         value: what it is, in whichever form; as before the first step if left out.
+        number: the parameter's place among all, for states that begin as that.
     """
     sharded = stays_local(program) and slot.per == "element"
     if value is None:
-        own = fresh(slot, local(parameter) if sharded else whole(parameter))
+        own = fresh(slot, local(parameter) if sharded else whole(parameter), number=number)
         return _like(parameter, own, whole=False) if sharded else own
     if sharded and not any_sharded([value]):
         return _like(parameter, value, whole=True)

@@ -8,6 +8,7 @@ bit, and every row starts on a byte of its own, so that threads that work on dif
 from __future__ import annotations
 
 import math
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from slalom.algebra.cutting import block_shape
 from slalom.algebra.expr import block_of
 from slalom.algebra.matrix import square_shape
 from slalom.engine.blocks import Blocks, pieces
+from slalom.engine.pages import filled
 
 
 def matrix_shape(tensor: Tensor, view: str = "matrix") -> tuple[int, int]:
@@ -115,17 +117,39 @@ def kept_bytes(slot: State, parameter: Tensor, blocks: Blocks | None = None) -> 
     return kept_dtype(slot, parameter).itemsize * math.prod(layout(slot, parameter, blocks))
 
 
-def fresh(slot: State, parameter: Tensor, blocks: Blocks | None = None) -> Tensor:
-    """Return a state as it is before the first step; each block's as if it were a parameter of its own."""
+def positions(shape: tuple[int, ...], device: torch.device, rows: Tensor | None = None) -> Tensor:
+    """Return the index of every element of a tensor, or of these rows of a taller one."""
+    if rows is None:
+        return torch.arange(math.prod(shape), device=device).reshape(shape)
+    columns = math.prod(shape[1:])
+    return (rows.unsqueeze(1) * columns + torch.arange(columns, device=device)).reshape(shape)
+
+
+# Numbers of blocks follow those of parameters from here on; both are exact in single precision up to 256 blocks.
+_NEXT_BLOCK: Final = 1 << 16
+
+
+def fresh(slot: State, parameter: Tensor, blocks: Blocks | None = None, number: int = 0) -> Tensor:
+    """Return a state as it is before the first step; each block's as if it were a parameter of its own.
+
+    Args:
+        slot: its declaration.
+        parameter: whose it is.
+        blocks: how the parameter is cut.
+        number: the parameter's place in its optimizer.
+    """
     dtype = kept_dtype(slot, parameter)
     if blocks is not None and slot.scope == "tensor":
         shape = layout(slot, parameter, blocks)
         whole = torch.empty_like(parameter, dtype=dtype) if _follows(slot) else parameter.new_empty(shape, dtype=dtype)
-        for share, piece in zip(shares(whole, slot, parameter, blocks), pieces(parameter, blocks), strict=True):
-            share.copy_(fresh(slot, piece))
+        own = zip(shares(whole, slot, parameter, blocks), pieces(parameter, blocks), strict=True)
+        for place, (share, piece) in enumerate(own):
+            share.copy_(fresh(slot, piece, number=number + _NEXT_BLOCK * place))
         return whole
     if slot.init == "parameter":
         return parameter.to(dtype, copy=True)
+    if slot.init == "number":
+        return torch.full(layout(slot, parameter), float(number), dtype=dtype, device=parameter.device)
     if slot.init == "normal":
         generator = torch.Generator().manual_seed(0)  # whatever else draws random numbers, runs repeat
         return torch.randn(layout(slot, parameter), generator=generator, dtype=dtype).to(parameter.device)
@@ -136,7 +160,7 @@ def fresh(slot: State, parameter: Tensor, blocks: Blocks | None = None) -> Tenso
         value = 255 if slot.init > 0 else 0
         return torch.full(layout(slot, parameter), value, dtype=dtype, device=parameter.device)
     if slot.per == "element" and not slot.block:
-        return torch.full_like(parameter, slot.init, dtype=dtype)
+        return filled(parameter, slot.init, dtype)
     return torch.full(layout(slot, parameter), slot.init, dtype=dtype, device=parameter.device)
 
 

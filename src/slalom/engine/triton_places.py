@@ -38,6 +38,7 @@ TEMPLATE: Final = {
     "pow": "sl_pow({0}, {1})",
     "mod": "({0} - {1} * tl.floor({0} / {1}))",
     "atan2": "sl_atan2({0}, {1})",
+    "uniform": "sl_uniform({0}, {1}, {2}, {seed})",
 }
 
 # What stands behind the addresses in a tensor's row of the table, in order.
@@ -143,7 +144,8 @@ class Speller:
 
     def operation(self, node: Expr, local: dict[int, str], kind: str = "float32") -> str:
         """Spell an operation."""
-        return TEMPLATE[node.op].format(*(self.spell(arg, local, kind) for arg in node.args))
+        spelled = [self.spell(arg, local, kind) for arg in node.args]
+        return TEMPLATE[node.op].format(*spelled, seed=node.attrs.get("seed"))
 
     def load_numbers(self, used: Iterable[Expr], local: dict[int, str], kind: str) -> list[str]:
         """Load what is one number per tensor and not computed here."""

@@ -81,4 +81,23 @@ def sl_atan2(y, x):
     angle = tl.where(ay > ax, 1.57079632679 - angle, angle)
     angle = tl.where(x < 0.0, 3.14159265359 - angle, angle)
     angle = tl.where(y < 0.0, -angle, angle)
-    return tl.where((x != x) | (y != y), x + y, angle)'''
+    return tl.where((x != x) | (y != y), x + y, angle)
+
+
+@triton.jit
+def sl_mix(x):
+    x = ((x ^ (x >> 16)) * 0x7FEB352D) & 0xFFFFFFFF
+    x = ((x ^ (x >> 15)) * 0x846CA68B) & 0xFFFFFFFF
+    return x ^ (x >> 16)
+
+
+@triton.jit
+def sl_uniform(index, stream, t, seed):
+    """Random numbers: see algebra/chance.py, whose arithmetic this is."""
+    whose = stream.to(tl.int64)
+    when = t.to(tl.int64)
+    zero = whose * 0
+    first = sl_mix(sl_mix(sl_mix(zero + seed) ^ whose) ^ when)
+    second = sl_mix(sl_mix(sl_mix(zero + (seed ^ 0x9E3779B9)) ^ whose) ^ when)
+    bits = sl_mix(sl_mix((index & 0xFFFFFFFF) ^ first) ^ second ^ (index >> 32))
+    return ((bits >> 9).to(tl.float32) + 0.5) * (1.0 / 8388608.0)'''

@@ -23,7 +23,7 @@ from slalom.parts.base import (
     Within,
     part_classes,
 )
-from slalom.parts.combinators import Delayed, Graft, Hold, PulledBack, Restarted, Sum
+from slalom.parts.combinators import Alternating, Delayed, Graft, Hold, PulledBack, Restarted, Sum
 from slalom.parts.epsilon import Atan2, Bare, Clamped, Early, Epsilon, Inside, InState, Outside, Power, Softplus
 from slalom.parts.factored import (
     BlockMoment,
@@ -35,7 +35,7 @@ from slalom.parts.factored import (
     FoldedMoment,
     ModelOriented,
 )
-from slalom.parts.form import FTRL, Greedy
+from slalom.parts.form import FTRL, Greedy, Tunnel
 from slalom.parts.geometry import LowRankPolar, Sign, Sinkhorn, Spectral, Steepest, UnitLength
 from slalom.parts.gradient import (
     L2,
@@ -45,6 +45,7 @@ from slalom.parts.gradient import (
     ClipValue,
     KeepLength,
     LayerRate,
+    Noise,
     Normalize,
     SoftClip,
     StandardizeRows,
@@ -72,6 +73,7 @@ from slalom.parts.momentum import (
     AdaptiveMemory,
     AdaptiveMetricMemory,
     Aggregated,
+    Arrested,
     Ema,
     Extrapolated,
     FractionalMemory,
@@ -133,7 +135,7 @@ from slalom.parts.scale_online import (
     StronglyConvexMoment,
     Unrooted,
 )
-from slalom.parts.step import Decaying, Fixed, RectifiedRate, Relative
+from slalom.parts.step import Decaying, Fixed, RectifiedRate, Relative, SignRate
 from slalom.parts.step_free import DAdaptation, DAdaptationSGD, DoG, DoWG, Mechanic, Prodigy
 from slalom.parts.step_loss import LossDriven, MoMo, NormalizedPolyak, Polyak
 from slalom.parts.subspace import (
@@ -157,6 +159,8 @@ __all__ = [
     "AdaptiveMemory",
     "AdaptiveMetricMemory",
     "Aggregated",
+    "Alternating",
+    "Arrested",
     "Atan2",
     "Average",
     "Bare",
@@ -243,6 +247,7 @@ __all__ = [
     "Momentum",
     "NesterovEma",
     "NewtonSchulz",
+    "Noise",
     "NonNegative",
     "Norm",
     "NormLoss",
@@ -284,6 +289,7 @@ __all__ = [
     "ScheduleFree",
     "SecondMoment",
     "Sign",
+    "SignRate",
     "Signals",
     "Singular",
     "Sinkhorn",
@@ -309,6 +315,7 @@ __all__ = [
     "TrackedSubspace",
     "TrendMoment",
     "TrustRatio",
+    "Tunnel",
     "TwoSpeeds",
     "UnitLength",
     "Unrooted",

@@ -133,6 +133,7 @@ class Signals:
         loss: what the closure of this step returned; a recipe that reads it cannot step without one.
         ndim: 0, 1 or 2 (for anything higher too): fixed while a formula is traced, so plain ``if`` may ask.
         rows, columns, size: of the matrix view.
+        position: of each element among those of its parameter, for random numbers.
         grad: the gradient after edits.
         direction: what is moved along.
         energy: what the scale squares: Adam the gradient, AdaBelief its surprise, Adan its extrapolation.
@@ -158,6 +159,7 @@ class Signals:
     rows: Value
     columns: Value
     size: Value
+    position: Value
     grad: Value
     direction: Value
     energy: Value
@@ -189,6 +191,7 @@ class Signals:
         columns: Value,
         size: Value,
         loss: Any = math.nan,
+        position: Any = math.nan,
     ) -> Signals:
         """Return the signals as a recipe finds them: every default is neutral."""
         none: Any = 0.0
@@ -202,6 +205,7 @@ class Signals:
             rows=rows,
             columns=columns,
             size=size,
+            position=position,
             grad=grad,
             direction=grad,
             energy=grad,

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from slalom.algebra import State, blocks, maximum, norm, unblocks, where
-from slalom.parts.base import Fraction, Geometry, Inner, Memory, Part, Signals, Step, check_count
+from slalom.parts.base import Fraction, Geometry, Inner, Memory, Part, Positive, Signals, Step, check_count
 
 
 class Delayed(Part):
@@ -53,6 +53,44 @@ class Restarted(Part):
     def apply(self, x: Signals, s: Memory) -> Signals:
         t = (x.t - 1) % self.every + 1
         return self.inner.apply(x.replace(t=t), s.of(self.inner).afresh_if(t <= 1)).replace(t=x.t)
+
+
+class Alternating(Part):
+    """Take turns: some long steps along the plain gradient, then some with a momentum that begins anew.
+
+        plain times:  u = boost g
+        then inner times:  u of the inner momentum, which remembers nothing of what was before its turn
+
+    Babkin's way to have both: stochastic steps find the valley, momentum on gradients of the whole loss goes along it;
+    whoever trains changes the batch with the turns. He goes on with momentum until its speed drops; here its turn has
+    a length, for no formula may ask how long it runs.
+
+    Args:
+        inner: any momentum, such as `Arrested`.
+        plain: steps along the gradient.
+        turns: steps with momentum.
+        boost: how much longer the plain ones are.
+    """
+
+    inner: Part
+    plain: int = 100
+    turns: int = 100
+    boost: Positive = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_count("Alternating", "plain", self.plain)
+        check_count("Alternating", "turns", self.turns)
+
+    def question(self) -> str:
+        """Return the slot of the part that takes turns."""
+        return self.inner.question()
+
+    def apply(self, x: Signals, s: Memory) -> Signals:
+        t = (x.t - 1) % (self.plain + self.turns) + 1 - self.plain  # of the inner part's turn; 0 or less before it
+        memory = s.of(self.inner).afresh_if(t <= 1).only_if(t > 0)
+        y = self.inner.apply(x.replace(t=maximum(t, 1)), memory)
+        return y.replace(t=x.t, direction=where(t > 0, y.direction, self.boost * x.divided().direction))
 
 
 class PulledBack(Part):

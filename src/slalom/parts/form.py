@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import field
 from typing import Any
 
-from slalom.algebra import State, let, maximum, sign, where
-from slalom.parts.base import Form, Memory, Signals
+from slalom.algebra import State, let, maximum, minimum, sign, where
+from slalom.parts.base import Form, Memory, Positive, Signals
 
 
 def _is_zero(value: Any) -> bool:
@@ -78,3 +80,34 @@ class FTRL(Form, name="ftrl"):
         s.z = where(moves, where(unseen, 0.0, z), s.z)
         s.h = where(moves, where(unseen, 0.0, h), s.h)
         return x.replace(result=where(moves, where(unseen, x.w, w), x.w))
+
+
+class Tunnel(Form):
+    """No weight rests near zero: it stops at a floor, and jumps to the other side if it still wants to ("tunnelling").
+
+        old > 0 and new < floor:    new = floor if old > floor, else -floor           the mirror image for old <= 0
+        then  |new| <= limit
+
+    Where weights multiply, the gradient of one is in proportion to the other and both stall at 0. Weights that begin
+    inside the floor are on its other side after their first step inwards, and exact zeros cannot be. Whether it helps
+    is unproven: docs/tricks.md found next to nothing. In the original a coordinate that was stopped also counts as
+    having no gradient for `Arrested`; here parts do not know of each other.
+
+    Source: Babkin, FloatNeuralNet of the Triceps project ("weight floor"), which limits weights to 1 as well.
+
+    Args:
+        inner: how the step is made otherwise.
+        floor: how near weights come to 0.
+        limit: how far from it; inf for no limit.
+    """
+
+    inner: Form = field(default_factory=Greedy)
+    floor: Positive = 1e-4
+    limit: Positive = math.inf
+
+    def apply(self, x: Signals, s: Memory) -> Signals:
+        y = self.inner.apply(x, s.of(self.inner))
+        side = where(x.w > 0, 1.0, -1.0)
+        old, new = side * x.w, side * minimum(maximum(y.result, -self.limit), self.limit)
+        stopped = maximum(new, self.floor)
+        return y.replace(result=side * where((new < self.floor) & (old <= self.floor), -stopped, stopped))

@@ -39,6 +39,36 @@ class HeavyBall(Momentum):
         return x.replace(direction=u + self.momentum * s.b if self.nesterov else s.b, trend=s.b)
 
 
+class Arrested(Momentum):
+    """Momentum that stops dead, coordinate by coordinate, where the gradient turns its sign ("arrested bouncing").
+
+        b <- nu b + g,   b = 0 where g g_prev < 0         nu = 0 during the first two steps
+        u = g + nu b                                       the gradient is taken where momentum has led already
+
+    A coordinate that overshoots is caught in one step instead of two, so nu can be 1. That needs gradients of the whole
+    loss: the sign of a noisy one says little. It pays where curvature lies along the axes, and is not invariant to
+    rotations; docs/tricks.md has the counts.
+
+    Source: Babkin, FloatNeuralNet of the Triceps project, whose network code has nu = 1; its FISTA code lets nu grow
+    as FISTA does, ``(t - 1) / (t + 2)`` or nearly so.
+
+    Args:
+        momentum: nu.
+    """
+
+    momentum: NonNegative = 1.0
+    b = State()
+    previous = State()
+
+    def apply(self, x: Signals, s: Memory) -> Signals:
+        x = x.divided()
+        g = x.direction
+        moved = where(x.t > 2, self.momentum, 0.0) * s.b + g
+        s.b = where(g * s.previous < 0, 0.0, moved)
+        s.previous = g
+        return x.replace(direction=g + where(x.t > 1, self.momentum, 0.0) * s.b, trend=s.b)
+
+
 class Ema(Momentum):
     """Exponential moving average, bias-corrected by default (Kingma & Ba 2014, arXiv:1412.6980).
 

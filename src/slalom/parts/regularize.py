@@ -3,30 +3,66 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Final, Literal, TypeAlias
 
-from slalom.algebra import State, Value, is_constant_along, let, maximum, norm, positive, sqrt, total, where
+from slalom.algebra import (
+    State,
+    Value,
+    is_constant_along,
+    let,
+    maximum,
+    mean,
+    minimum,
+    norm,
+    positive,
+    sqrt,
+    total,
+    where,
+)
 from slalom.parts.base import Memory, NonNegative, Positive, Regularize, Signals
 
-Growth: TypeAlias = Literal["fixed", "incremental", "square"]
+Growth: TypeAlias = Literal["fixed", "incremental", "square", "adaptive"]
 
 
-def _now_and_past(strength: Value | float, growth: Growth, t: Value) -> tuple[Value, Value]:
-    """Return what a penalty weighs at this step, for greedy forms, and what lazy forms hold on to beside it.
+class _Growing(Regularize, abstract=True):
+    """A penalty whose strength may grow. A subclass has the fields ``strength`` and ``growth``.
 
-    Lazy forms hold ``strength`` (fixed), ``t strength`` (incremental) or ``sqrt(t) strength`` (square). Greedy forms
-    can only pay as they go: the difference of two steps; for a fixed penalty, which has none, the full strength.
+    Lazy forms hold ``strength`` (fixed), ``t strength`` (incremental), ``sqrt(t) strength`` (square) or ``D strength``
+    (adaptive, D the metric). Greedy forms can only pay as they go: the difference of two steps; for a fixed penalty,
+    which has none, the full strength.
     """
-    none: Value = 0.0  # type: ignore[assignment]
-    weight: Value = strength  # type: ignore[assignment]
-    if growth == "fixed":
-        return weight, none
-    if growth == "incremental":
-        return weight, (t - 1) * weight
-    if growth == "square":
-        past = sqrt(t - 1) * weight
-        return sqrt(t) * weight - past, past
-    raise ValueError(f'growth={growth!r}: it must be "fixed", "incremental" or "square".')
+
+    def _groups(self) -> Literal["element", "row", "column"]:
+        """Return what shares one strength."""
+        return "element"
+
+    def slots(self) -> Mapping[str, State]:
+        """Return the metric of the last step where the penalty grows with it, else nothing."""
+        adaptive = self.growth == "adaptive"  # type: ignore[attr-defined]
+        return {"last": State(per=self._groups(), name="last")} if adaptive else {}
+
+    def _now_and_past(self, x: Signals, s: Memory) -> tuple[Value, Value]:
+        """Return what the penalty weighs at this step, for greedy forms, and what lazy forms hold on to beside it."""
+        strength: Value = self.strength  # type: ignore[attr-defined]
+        growth: Growth = self.growth  # type: ignore[attr-defined]
+        none: Value = 0.0  # type: ignore[assignment]
+        if growth == "fixed":
+            return strength, none
+        if growth == "incremental":
+            return strength, (x.t - 1) * strength
+        if growth == "square":
+            past = sqrt(x.t - 1) * strength
+            return sqrt(x.t) * strength - past, past
+        metric, seen, per = x.metric, abs(x.direction), self._groups()
+        if per != "element":
+            metric = metric if is_constant_along(metric, per) else sqrt(mean(metric * metric, per))
+            seen = norm(x.direction, per)
+        # An epsilon is no growth: nothing is asked of what has never had a gradient.
+        metric = let("D′", where(seen + s.last > 0, metric, 0.0))
+        last, s.last = s.last, metric
+        # A metric may fall: what a greedy form has paid it does not get back.
+        return strength * maximum(metric - last, 0.0), strength * minimum(last, metric)
 
 
 class Decoupled(Regularize):
@@ -190,7 +226,7 @@ class ProximalDecay(Regularize):
         return x.replace(l2=x.l2 + self.weight_decay * x.metric)
 
 
-class ProximalL2(Regularize):
+class ProximalL2(_Growing):
     """A classic L2 penalty as a proximal step: coordinates with a small metric, seen rarely, decay more.
 
         greedy  w <- (w - rate u / D) / (1 + rate l2 / D)
@@ -207,35 +243,38 @@ class ProximalL2(Regularize):
     growth: Growth = "incremental"
 
     def apply(self, x: Signals, s: Memory) -> Signals:
-        now, past = _now_and_past(self.strength, self.growth, x.t)
+        now, past = self._now_and_past(x, s)
         return x.replace(l2=x.l2 + now, l2_past=x.l2_past + past)
 
 
-class L1(Regularize):
+class L1(_Growing):
     """An L1 penalty as a proximal step: exact zeros.
 
         greedy  w <- soft(w - rate u / D, rate l1 / D)
         lazy    w = 0 where |z| <= l1
 
     The lazy form holds l1 fixed, which selects features best and biases least, or lets it grow with the steps:
-    incrementally, as a loss that is summed up would, or as their root. Greedy forms pay at every step what it grows
-    by; a fixed one has no greedy analogue, they pay all of it at every step, as for an incremental one.
+    incrementally, as a loss that is summed up would, or as their root, or as the metric of each coordinate, which under
+    AdaGrad is the root of how much was seen of it. Greedy forms pay at every step what it grows by; a fixed one has no
+    greedy analogue, they pay all of it at every step, as for an incremental one. "adaptive" asks nothing of what was
+    not seen, so under AdaGrad rows without gradient rest, as under "fixed"; a greedy form keeps the last metric for it.
 
     Args:
         strength: weight of ``|w|`` in the objective.
         growth: the lazy form's l1: "fixed" is strength, "incremental" is ``t strength``, "square" is ``sqrt(t)
-            strength``.
+            strength``, "adaptive" is ``D strength``: what "adaptive square-incremental" most likely means, though no
+            source spells it out.
     """
 
     strength: NonNegative = 1e-4
     growth: Growth = "fixed"
 
     def apply(self, x: Signals, s: Memory) -> Signals:
-        now, past = _now_and_past(self.strength, self.growth, x.t)
+        now, past = self._now_and_past(x, s)
         return x.replace(l1=x.l1 + now, l1_past=x.l1_past + past)
 
 
-class GroupL2(Regularize):
+class GroupL2(_Growing):
     """The sum of the lengths of rows or columns: whole rows of zeros (FSTR: Ni et al. 2019, CIKM, for embeddings).
 
         w_G = argmin  1/2 sum_i s_i (w_i - a_i)^2 + strength |w_G|          s the curvature, a the point without it
@@ -256,10 +295,13 @@ class GroupL2(Regularize):
     per: Literal["row", "column"] = "row"
     growth: Growth = "fixed"
 
+    def _groups(self) -> Literal["element", "row", "column"]:
+        return self.per
+
     def apply(self, x: Signals, s: Memory) -> Signals:
         if x.ndim < 2 or not self.strength:
             return x
-        return x.replace(penalties=(*x.penalties, (self, *_now_and_past(self.strength, self.growth, x.t))))
+        return x.replace(penalties=(*x.penalties, (self, *self._now_and_past(x, s))))
 
     def shrink(self, point: Value, curvature: Value, strength: Value) -> Value:
         """Return the proximal point of the group norm."""
@@ -274,14 +316,16 @@ class GroupL2(Regularize):
             square = let(f"F{_SUBSCRIPTS[step]}", total(shape * shape, self.per))
             slope = total(shape * shape / (r + offset), self.per)
             r = let(f"r{_SUBSCRIPTS[step]}", r + (sqrt(square) - 1) * square / slope)
-        return where(length > strength, point * (r / (r + offset)), 0.0)
+        shrunk = where(length > strength, point * (r / (r + offset)), 0.0)
+        # The iteration squares its quotient; and an adaptive strength may be 0, or what rounding leaves of it.
+        return where(strength > 1e-10 * length, shrunk, point)
 
 
 _NEWTON_STEPS: Final = 6
 _SUBSCRIPTS: Final = "₁₂₃₄₅₆"
 
 
-class HalfPower(Regularize):
+class HalfPower(_Growing):
     """The non-convex penalty ``|w|^(1/2)``: exact zeros, and less pull on what is large (Xu et al. 2012, L_1/2).
 
         w = argmin  s/2 (w - a)^2 + strength |w|^(1/2)
@@ -300,7 +344,7 @@ class HalfPower(Regularize):
     def apply(self, x: Signals, s: Memory) -> Signals:
         if not self.strength:
             return x
-        return x.replace(penalties=(*x.penalties, (self, *_now_and_past(self.strength, self.growth, x.t))))
+        return x.replace(penalties=(*x.penalties, (self, *self._now_and_past(x, s))))
 
     def shrink(self, point: Value, curvature: Value, strength: Value) -> Value:
         """Return the proximal point of the half power."""

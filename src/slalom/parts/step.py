@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from slalom.algebra import Value, let, maximum, mean, minimum, sqrt, where
+from slalom.algebra import State, Value, let, maximum, mean, minimum, positive, sqrt, total, where
 from slalom.parts.base import Decay, Memory, NonNegative, Positive, Signals, Step
 
 
@@ -84,3 +84,42 @@ class Relative(Step):
         if not self.by_size:
             return x.replace(rate=cap)
         return x.replace(rate=let("size", maximum(sqrt(mean(x.w * x.w)), self.floor)) * cap)
+
+
+class SignRate(Step):
+    """A rate that listens to how many gradients turn their sign ("autoRate2").
+
+        c: the coordinates of the whole model whose gradient turned, u: the others
+        C, C_, U_: root mean squares of gradients, over c now, over c and over u a step ago
+        if C > C_ and n_c C > 2 n_u U_:    q <- 0.2 q if C > 2 C_ or n_c is above 70 %, else 0.67 q
+        else if C > C_ and C > 3 U_:       q <- 0.8 q
+        else:                              q <- 1.2 q
+        rate = q lr                         q = 1 at the first step
+
+    A step that was too long is not undone, and nothing bounds q: with noisy gradients, half of which turn at every
+    step, it says little (docs/tricks.md).
+
+    Source: Babkin, FloatNeuralNet of the Triceps project.
+
+    Args:
+        lr: the first rate.
+    """
+
+    lr: NonNegative = 1e-3
+    previous = State()
+    q = State(per="model", init=1.0)
+
+    def apply(self, x: Signals, s: Memory) -> Signals:
+        now, before = x.grad, s.previous
+        turned, stayed = let("turned", positive(-(now * before))), let("stayed", 1 - positive(-(now * before)))
+        changed, others = (let(n, total(one, "model")) for n, one in (("n_c", turned), ("n_u", stayed)))
+        rms_c = let("C", sqrt(total(turned * now * now, "model") / maximum(changed, 1.0)))
+        was_c = let("C′", sqrt(total(turned * before * before, "model") / maximum(changed, 1.0)))
+        was_u = let("U′", sqrt(total(stayed * before * before, "model") / maximum(others, 1.0)))
+        q, grew = s.q, rms_c > was_c
+        most = changed > 0.7 * (changed + others)
+        hard = where(rms_c > 2 * was_c, 0.2 * q, where(most, 0.2 * q, 0.67 * q))
+        mild = where(grew & (rms_c > 3 * was_u), 0.8 * q, 1.2 * q)
+        s.q = where(was_c + was_u > 0, where(grew & (changed * rms_c > 2 * others * was_u), hard, mild), q)
+        s.previous = now
+        return x.replace(rate=s.q * self.lr)

@@ -67,7 +67,7 @@ class Meter:
         try:
             with self.timing("train"):
                 yield
-                if torch.cuda.is_initialized():
+                if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
                     # A GPU is behind with the last step; its time is training's.
                     torch.cuda.synchronize()
         finally:

@@ -101,7 +101,7 @@ class ImageClasses(Local[tuple[Tensor, Tensor]]):
         """Return cross-entropy and accuracy on the held-out images as they are."""
         images, labels = (part.to(self.device) for part in self.data.validation)
         with self.precision():
-            logits = torch.cat([model(self._scaled(part)).float() for part in images.split(500)])
+            logits = torch.cat([model(self._scaled(part)).float() for part in torch.split(images, 500)])
         return {
             "loss": functional.cross_entropy(logits, labels),
             "accuracy": (logits.argmax(1) == labels).float().mean(),
@@ -185,7 +185,7 @@ class TextBytes(Local[Tensor]):
         held_out = self.data[1].to(self.device)
         starts = torch.linspace(0, len(held_out) - self.context - 1, self.windows, device=self.device).long()
         windows = held_out[starts[:, None] + torch.arange(self.context + 1, device=self.device)].long()
-        return {"loss": torch.stack([self.loss(model, part) for part in windows.split(32)]).mean()}
+        return {"loss": torch.stack([self.loss(model, part) for part in torch.split(windows, 32)]).mean()}
 
     def data_hash(self) -> str:
         """Return the digest of the text."""
