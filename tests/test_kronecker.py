@@ -14,7 +14,9 @@ from networks import quietly
 from slalom import Recipe
 from slalom import parts as P  # noqa: N812
 from slalom.algebra import cutting, symmetric
+from slalom.describe import describe_method
 from slalom.observe import failed_roots
+from slalom.recipes import method
 from test_native import compare, drive, lists
 
 NEWTON = P.CoupledNewton(relative=False)  # a mean eigenvalue depends on what pads a block
@@ -153,12 +155,12 @@ def test_a_relative_ridge_follows_the_size() -> None:
 
 def test_one_bad_matrix_does_not_spoil_its_neighbours() -> None:
     x = torch.stack([spd(4), torch.full((4, 4), torch.nan, dtype=torch.float64), spd(4)])
-    for method in ("eigh", "newton"):
+    for way in ("eigh", "newton"):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = root_of(x, 2, 1e-6, method)
+            found = root_of(x, 2, 1e-6, way)
         assert torch.isfinite(found).flatten(1).all(1).tolist() == [True, False, True]
-        torch.testing.assert_close(found[2], root_of(x[2], 2, 1e-6, method))
+        torch.testing.assert_close(found[2], root_of(x[2], 2, 1e-6, way))
 
 
 @pytest.mark.parametrize("executor", ["eager", "native"])
@@ -241,3 +243,31 @@ def test_what_was_never_touched_stays_apart_and_last() -> None:
         assert torch.equal(q[[1, 4, 5], :4], torch.zeros(3, 4, dtype=torch.float64))
         assert torch.equal(q[:, 4:].abs(), torch.eye(7, dtype=torch.float64)[:, [1, 4, 5]])
         q = symmetric.refreshed_eigenvectors(x, q)
+
+
+# --- the screens -----------------------------------------------------------------------------------------
+
+
+def test_screens_say_why_and_what_they_say_holds() -> None:
+    for name, words in (("muon", "spectral norm 1"), ("shampoo", "the polar factor"), ("soap", "uncorrelated")):
+        screen = " ".join(describe_method(method(name)).split())
+        assert f"why {'polar(U S Vᵀ)' if name == 'muon' else ''}" in screen
+        assert words in screen
+    g = torch.randn(4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    u, s, vt = torch.linalg.svd(g, full_matrices=False)
+    roots = [root_of(factor, 4, 1e-14, "eigh") for factor in (g @ g.T, g.T @ g)]
+    torch.testing.assert_close(roots[0] @ g @ roots[1], u @ vt, rtol=0, atol=1e-3)
+    torch.testing.assert_close((g * (u @ vt)).sum(), s.sum())
+    for seed in range(200):  # no other step that stretches nothing by more than 1 descends as much
+        x = torch.randn(4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+        assert (g * x).sum() / torch.linalg.matrix_norm(x, 2) < s.sum()
+    # what SOAP's basis does to the gradients that it has seen: their rows are uncorrelated
+    q = symmetric.eigenvectors(g @ g.T)
+    turned = q.T @ g
+    torch.testing.assert_close(turned @ turned.T, (turned @ turned.T).diagonal().diag(), rtol=0, atol=1e-12)
+
+
+def test_screens_of_blocks_and_conditions_can_be_read() -> None:
+    screen = " ".join(describe_method(method("algoperf-shampoo")).split())
+    assert "P_L ← (A if A finite else P_L) if (t ≥ 100) and (100 divides t − 100) else P_L" in screen
+    assert "kronecker.L per left of each block" in screen
