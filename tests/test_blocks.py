@@ -17,7 +17,6 @@ from slalom.engine.blocks import in_words, pieces
 from slalom.errors import UsageError
 from test_cli import run
 
-EXECUTORS = ("eager", "foreach", "native")
 # row statistics, square factors, thin factors, bits, a number per tensor, a norm of the model, an average, a rank
 METHODS = (
     "muon", "normuon", "soap", "shampoo", "dion", "dion2", "galore", "apollo", "ldadam", "adafactor", "smmf", "lamb",
@@ -79,13 +78,10 @@ def _settings(name: str) -> dict[str, Any]:
     return {"rank": 2} if name in ("dion", "galore", "apollo", "ldadam") else {}
 
 
-@pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("executor", EXECUTORS)
-def test_blocks_move_as_parameters_of_their_own(name: str, executor: str) -> None:
-    dtype = torch.float32
-    fused, parts = _fused(dtype), _split(dtype)
-    declared = slalom.create(name, _declared_groups(fused), executor=_able(executor, name), **_settings(name))
-    separate = slalom.create(name, _separate_groups(parts), executor=_able(executor, name), **_settings(name))
+def _moves_alike(name: str, executor: Any) -> None:
+    fused, parts = _fused(torch.float32), _split(torch.float32)
+    declared = slalom.create(name, _declared_groups(fused), executor=executor, **_settings(name))
+    separate = slalom.create(name, _separate_groups(parts), executor=executor, **_settings(name))
     for t in range(4):
         _step(declared, fused, t)
         _step(separate, fused, t, parts)
@@ -93,8 +89,18 @@ def test_blocks_move_as_parameters_of_their_own(name: str, executor: str) -> Non
         for whole, blocks, many in zip(fused, DECLARED.values(), parts, strict=True):
             for piece, part in zip(pieces(whole, blocks), many, strict=True):
                 assert torch.equal(piece, part)
-    kept, kept_apart = (_bytes(optimizer) for optimizer in (declared, separate))
-    assert kept == kept_apart
+    assert _bytes(declared) == _bytes(separate)
+
+
+@pytest.mark.parametrize("name", slalom.list_optimizers())
+def test_blocks_move_as_parameters_of_their_own_whatever_the_method(name: str) -> None:
+    _moves_alike(name, "auto")
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("executor", ["eager", "foreach"])
+def test_blocks_move_as_parameters_of_their_own_in_other_executors(name: str, executor: str) -> None:
+    _moves_alike(name, executor)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.complex64], ids=str)
@@ -125,10 +131,6 @@ def test_a_convolution_of_groups_is_cut_like_a_matrix_and_channels_may_come_last
             optimizer.step()
     assert torch.equal(plain, torch.cat(list(apart)))
     torch.testing.assert_close(strided, plain, rtol=1e-5, atol=1e-6)
-
-
-def _able(executor: str, name: str) -> Any:
-    return "auto" if executor == "native" and name == "smmf" else executor
 
 
 def _bytes(optimizer: slalom.Optimizer) -> int:
