@@ -64,7 +64,7 @@ def test_the_graph_computes_what_the_text_computes() -> None:
         (lambda m, g, b: m @ g.T, "m gᵀ", r"m g^{\top}"),
         (lambda m, g, b: a.norm(m, "model"), "‖m‖[model]", None),
         (lambda m, g, b: a.total(m, "row") - (a.total(g) - 1) % 5, "sum(m)[row] − ((sum(g) − 1) mod 5)", None),
-        (lambda m, g, b: (a.total(g) - 1) % 5 <= 0, "(sum(g) − 1) mod 5 ≤ 0", None),
+        (lambda m, g, b: (a.total(g) - 1) % 5 <= 0, "5 divides sum(g) − 1", None),
     ],
 )
 def test_printing(build: Any, unicode: str, tex: str | None) -> None:
@@ -145,3 +145,9 @@ def test_host_functions_follow_the_rules_of_tensors(name: str, x: float) -> None
     host = OPS[name].numbers(x)  # type: ignore[misc]
     device = OPS[name].tensors(torch.tensor(x, dtype=torch.float64)).item()
     assert host == pytest.approx(device, rel=1e-14, abs=0, nan_ok=True)
+
+
+def test_a_choice_between_plain_numbers_keeps_their_digits() -> None:
+    chosen: Any = a.where(torch.tensor(True), 0.1, 0.7)  # type: ignore[arg-type]
+    assert chosen.item() == 0.1
+    assert (chosen * torch.ones(2)).dtype == torch.float32

@@ -156,6 +156,15 @@ def test_the_number_of_a_parameter_is_its_place_among_all_groups() -> None:
     assert [optimizer.state[p]["noise.stream"].item() for p in params] == [0, 1, 2]
 
 
+def test_blocks_of_one_parameter_have_numbers_of_their_own() -> None:
+    fused = torch.nn.Parameter(torch.zeros(3 * 40, 50))
+    optimizer = slalom.Optimizer([{"params": [fused], "blocks": 3}], LOUD)
+    (noise,) = drawn(optimizer)
+    parts = torch.corrcoef(noise.reshape(3, -1)) - torch.eye(3)
+    assert parts.abs().max() < 5 * 2000**-0.5
+    assert optimizer.state[fused]["noise.stream"].unique().numel() == 3
+
+
 def test_elements_are_counted_in_the_order_of_the_shape_not_of_memory() -> None:
     images = torch.nn.Parameter(torch.zeros(2, 3, 4, 5).to(memory_format=torch.channels_last))
     assert not images.is_contiguous()

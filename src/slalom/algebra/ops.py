@@ -122,9 +122,12 @@ def _t_lerp(a: Tensor | float, b: Tensor | float, weight: Tensor | float) -> Ten
 
 
 def _t_where(condition: Any, a: Tensor | float, b: Tensor | float) -> Tensor | float:
-    if isinstance(condition, Tensor):
-        return torch.where(condition, a, b)
-    return a if condition else b
+    if not isinstance(condition, Tensor):
+        return a if condition else b
+    plain = not (isinstance(a, Tensor) or isinstance(b, Tensor))
+    if plain and not condition.ndim and condition.device.type != "mps":  # torch would make single precision of them
+        a, b = (condition.new_full((), n, dtype=torch.float64) for n in (a, b))  # type: ignore[arg-type]
+    return torch.where(condition, a, b)
 
 
 def _t_atan2(a: Tensor | float, b: Tensor | float) -> Tensor:

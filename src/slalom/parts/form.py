@@ -89,9 +89,9 @@ class Tunnel(Form):
         then  |new| <= limit
 
     Where weights multiply, the gradient of one is in proportion to the other and both stall at 0. Weights that begin
-    inside the floor are on its other side after their first step inwards, and exact zeros cannot be. Whether it helps
-    is unproven: docs/tricks.md found next to nothing. In the original a coordinate that was stopped also counts as
-    having no gradient for `Arrested`; here parts do not know of each other.
+    inside the floor are on its other side after their first step inwards, and exact zeros cannot be. What helps is less
+    the jump than the stop: no step crosses 0 in one go, so that larger rates hold (docs/tricks.md). In the original a
+    coordinate that was stopped also counts as having no gradient for `Arrested`; here parts do not know of each other.
 
     Source: Babkin, FloatNeuralNet of the Triceps project ("weight floor"), which limits weights to 1 as well.
 
