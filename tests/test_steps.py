@@ -96,6 +96,7 @@ STEPS = [
     P.MoMo(lr=0.1, estimate=True),
     P.LossDriven(kappa=30.0),
     P.NormalizedPolyak(lr=0.1, beta=0.5),
+    P.Hypergradient(lr=0.1, hyper=0.3),
 ]
 
 
@@ -170,6 +171,38 @@ def test_a_distance_over_the_model_is_shared_and_one_per_tensor_is_not() -> None
     for a, b, c in zip(model, group, tensor, strict=True):
         torch.testing.assert_close(b, c, rtol=1e-12, atol=0)  # one tensor in each group
         assert not torch.allclose(a, b, rtol=1e-3)
+
+
+def test_a_hypergradient_is_the_cosine_of_two_gradients_in_a_row() -> None:
+    """For plain SGD the last step is along the last gradient; a schedule does not disturb that."""
+    params = [nn.Parameter(torch.zeros(3, dtype=torch.float64)), nn.Parameter(torch.zeros(2, 2, dtype=torch.float64))]
+    optimizer = Recipe(step=P.Hypergradient(0.1, hyper=0.2)).build(params)
+    generator = torch.Generator().manual_seed(0)
+    factor, last = 1.0, None
+    for t in range(8):
+        schedule = 1 / (1 + t)
+        optimizer.param_groups[0]["lr"] = 0.1 * schedule
+        for p in params:
+            p.grad = torch.randn(p.shape, generator=generator, dtype=torch.float64) + 0.5
+        g = torch.cat([p.grad.flatten() for p in params])
+        if last is not None:
+            factor *= 1 + 0.2 * torch.cosine_similarity(g, last, dim=0).item()
+        before = torch.cat([p.detach().flatten() for p in params])
+        optimizer.step()
+        moved = before - torch.cat([p.detach().flatten() for p in params])
+        torch.testing.assert_close(moved, 0.1 * schedule * factor * g, rtol=1e-9, atol=1e-15)
+        last = g
+    assert factor != 1.0
+
+
+def test_a_hypergradient_mends_a_rate_in_either_direction() -> None:
+    for lr, better in ((1e-3, lambda a: a > 2), (0.39, lambda a: a < 1)):  # 0.4 is the edge of stability
+        w = nn.Parameter(torch.tensor([1.0, 1.0], dtype=torch.float64))
+        optimizer = Recipe(step=P.Hypergradient(lr, hyper=0.03)).build([w])
+        for _ in range(60):
+            w.grad = torch.tensor([5.0, 0.5], dtype=torch.float64) * w.detach()
+            optimizer.step()
+        assert better(optimizer.state[w]["hypergradient.a"].item())
 
 
 def test_d_adaptation_refuses_what_it_cannot_measure_by() -> None:
