@@ -67,6 +67,28 @@ def test_killed_at_any_instant_no_trial_is_lost_or_repeated(toys, tmp_path, kill
     assert {(status, attempts) for _, status, attempts in found} == {("finished", 1)}
 
 
+def test_the_same_race_twice_is_the_same_to_the_bit(toys, tmp_path):
+    words = (toys, "adam", "muon", "-w", "line", "-w", "explodes", "--lrs", "0.1", "--seeds", 2)
+    found = []
+    # Another number of workers deals the trials out differently, which must not matter either.
+    for workers in (1, 2):
+        folder = tmp_path / str(workers)
+        folder.mkdir()
+        said = finish(start(*words, "--workers", workers, cwd=folder))
+        with sqlite3.connect(folder / "race-results" / "race.db") as database:
+            outcomes = dict(database.execute("select key, outcome from trials").fetchall())
+        assert len(outcomes) == 8, said
+        curves = {key: json.loads(text)["curve"] for key, text in outcomes.items()}
+        found.append({key: (curve["step"], curve["train"], curve["metrics"]) for key, curve in curves.items()})
+    assert found[0] == found[1]
+
+
+def test_a_dry_run_predicts_and_trains_nothing(toys, tmp_path):
+    said = finish(start(toys, "adam", "sgd", "-w", "line", "--seeds", 3, "--dry-run", cwd=tmp_path))
+    assert re.search(r"18 trials by \d+ workers take about \d+", said), said
+    assert rows(tmp_path) == []
+
+
 def test_two_processes_share_a_race(toys, tmp_path):
     toys.write_text(toys.read_text().replace("x = torch.eye(3)", SLOW))
     words = (toys, "adam", "sgd", "-w", "line", "--lrs", "0.1,0.2", "--seeds", 3, "--workers", 1)
@@ -148,6 +170,10 @@ def test_trials_of_other_code_are_counted_and_not_used(tmp_path, monkeypatch):
 
     monkeypatch.setattr(slalom.race.store, "code_hash", lambda: "other")
     assert store.foreign() == 1
+    from slalom.cli.race import other_code
+
+    # A person who edits a part and sees everything trained again is told why.
+    assert "after an edit or an upgrade everything is trained again" in other_code(store.foreign())
 
 
 @pytest.fixture(scope="module")
@@ -218,9 +244,10 @@ def test_where_there_is_no_race_it_says_so(tmp_path, words, ask):
 
 
 def test_a_race_stops_when_told_and_goes_on_later(toys, tmp_path):
-    toys.write_text(toys.read_text().replace("x = torch.eye(3)", SLOW.replace("0.03", "0.3")))
-    words = (toys, "adam", "-w", "line", "--lrs", "0.1", "--seeds", 40, "--workers", 1)
-    said = finish(start(*words, "--stop-after", "0.2", cwd=tmp_path))
+    toys.write_text(toys.read_text().replace("x = torch.eye(3)", SLOW.replace("0.03", "0.5")))
+    # torch's own, because compiling takes long on a busy machine.
+    words = (toys, "-c", "torch.optim.SGD:lr=0.1", "-w", "line", "--seeds", 40, "--workers", 1)
+    said = finish(start(*words, "--stop-after", "0.4", cwd=tmp_path))
     assert re.search(r"Stopped as told with \d+ trials to go", said), said
     assert 0 < len(rows(tmp_path)) < 40
     assert "have not been run yet" in (tmp_path / "race-results" / "report.html").read_text()

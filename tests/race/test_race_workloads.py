@@ -1,5 +1,6 @@
 import hashlib
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -227,6 +228,11 @@ def run_of(*losses):
                    environment={"torch": "2", "python": "3"})  # fmt: skip
 
 
+def _slowed(run):
+    curve = replace(run.curve, cpu=tuple(100 * x for x in run.curve.cpu), wall=tuple(100 * x for x in run.curve.wall))
+    return replace(run, curve=curve, seconds=1e4, step_ms=1e3, optimizer_ms=1e3, calibration=(9.0, 99.0))
+
+
 def test_a_target_is_what_the_baseline_reaches_at_its_best_rate_within_the_share():
     workload = DigitsMlp()
     workload.steps = 30
@@ -242,6 +248,9 @@ def test_a_target_is_what_the_baseline_reaches_at_its_best_rate_within_the_share
     assert (found.lr, found.target) == (0.2, 3.75)
     assert found.reference == pytest.approx((17.5 + 21) / 2, abs=0.06)
     assert list(found.reached.values()) == [1.0, 0.5]
+    # A machine that was a hundred times as slow finds the same target: only steps and losses count.
+    slow = {judge: {lr: [_slowed(run) for run in grid] for lr, grid in rates.items()} for judge, rates in runs.items()}
+    assert calibrate(workload, slow) == found
 
 
 def test_rounding_keeps_what_was_reached():

@@ -29,6 +29,7 @@ class TooLong(Exception):  # noqa: N818
 # Every how manieth step is timed by itself. Asking for CPU time is a call into the system, several of which would be a
 # tenth of the cheapest step; 7, because what methods do now and then they do every 5, 10 or 2^k steps.
 TIMED = 7
+GRADIENTS_ON = nullcontext()
 
 
 class Meter:
@@ -155,7 +156,8 @@ class Training:
         """Return the loss and leave its gradient; some methods ask for them more than once in a step."""
         entered = time.process_time() if self._timed else 0.0
         self.optimizer.zero_grad()
-        with torch.enable_grad():
+        # torch's own optimizers have switched gradients on already; twice would be a percent of the cheapest step.
+        with GRADIENTS_ON if torch.is_grad_enabled() else torch.enable_grad():
             loss = self.workload.loss(self.model, self._batch)
             loss.backward()  # type: ignore[no-untyped-call]
         value = loss.item()
