@@ -34,7 +34,19 @@ METHODS = "tests/test_methods.py::"
 # What the methods' own entries claim, for those methods alone that use the part: seconds, and sees most.
 QUICK = ["what the methods that use it claim"]
 _CLAIMS = [METHODS + name for name in ("test_distinguishing_property", "test_equals_an_independent_implementation")]
-_PARTS = ["lazy", "light_parts", "norms", "averages", "steps", "recipes", "matrix", "factored", "losses", "optimizer"]
+_PARTS = [
+    "part_formulas",
+    "lazy",
+    "light_parts",
+    "norms",
+    "averages",
+    "steps",
+    "recipes",
+    "matrix",
+    "factored",
+    "losses",
+    "optimizer",
+]
 # For each source, tests in the order in which they are tried.
 SUITES: dict[str, list[list[str]]] = {
     "parts": [
