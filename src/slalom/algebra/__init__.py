@@ -1,12 +1,11 @@
 """The arithmetic that formulas are written in: symbols, operations, reductions, state, printing."""
 
 from slalom.algebra.chance import quantile, quantile_formula, uniform
-from slalom.algebra.expr import ELEMENT, SCALAR, SQUARE, TALL, Dims, Expr, Hyper, Number, Scope, leaf
+from slalom.algebra.expr import ELEMENT, SCALAR, SQUARE, TALL, Dims, Expr, Hyper, Number, Per, Scope, leaf
 from slalom.algebra.ops import (
     MATRIX,
     OPS,
     REDUCTIONS,
-    Per,
     Value,
     apply,
     atan2,

@@ -26,6 +26,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 Scope: TypeAlias = Literal["model", "group", "tensor"]
 Dims: TypeAlias = tuple[str, str]
+Per: TypeAlias = Literal["row", "column", "block", "tensor", "group", "model"]
 Number: TypeAlias = "float | int | bool"
 
 SCALAR: Final[Dims] = ("1", "1")

@@ -17,18 +17,15 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from slalom.algebra import cutting, matrix, symmetric
+from slalom.algebra import cutting, ieee, matrix, shapes, symmetric, tensors
 from slalom.algebra.expr import (
-    ELEMENT,
     SCALAR,
-    SQUARE,
-    TALL,
     Dims,
     Expr,
     Number,
+    Per,
     Scope,
     block_of,
-    in_blocks,
     install_builder,
     is_one,
     widest,
@@ -40,8 +37,6 @@ if TYPE_CHECKING:
     Value: TypeAlias = Expr
 else:
     Value: TypeAlias = "Expr | Tensor | float"
-
-Per: TypeAlias = Literal["row", "column", "block", "tensor", "group", "model"]
 
 
 @dataclass(frozen=True)
@@ -61,179 +56,15 @@ class Op:
     dims: Callable[..., Dims] | None = None
 
 
-# --- host numbers, by IEEE rules -------------------------------------------------------------------------
-
-
-def _div(a: float, b: float) -> float:
-    if b != 0:
-        return a / b
-    return math.nan if a == 0 or math.isnan(a) else math.copysign(math.inf, a) * math.copysign(1.0, b)
-
-
-def _pow(a: float, b: float) -> float:
-    try:
-        result = a**b
-    except ZeroDivisionError:
-        return math.inf
-    except OverflowError:
-        return math.inf
-    return math.nan if isinstance(result, complex) else result
-
-
-def _exp(a: float) -> float:
-    return math.exp(a) if a < 709 else math.inf
-
-
-def _log(a: float) -> float:
-    return math.log(a) if a > 0 else (-math.inf if a == 0 else math.nan)
-
-
-def _max(a: float, b: float) -> float:
-    return math.nan if a != a or b != b else max(a, b)
-
-
-def _min(a: float, b: float) -> float:
-    return math.nan if a != a or b != b else min(a, b)
-
-
-def _sign(a: float) -> float:
-    return float((a > 0) - (a < 0))  # 0 for nan, as torch has it
-
-
-# --- tensors, with numbers mixed in ----------------------------------------------------------------------
-
-
-def _t_maximum(a: Tensor | float, b: Tensor | float) -> Tensor:
-    if isinstance(a, Tensor) and isinstance(b, Tensor):
-        return torch.maximum(a, b)
-    return a.clamp(min=b) if isinstance(a, Tensor) else b.clamp(min=a)  # type: ignore[union-attr]
-
-
-def _t_minimum(a: Tensor | float, b: Tensor | float) -> Tensor:
-    if isinstance(a, Tensor) and isinstance(b, Tensor):
-        return torch.minimum(a, b)
-    return a.clamp(max=b) if isinstance(a, Tensor) else b.clamp(max=a)  # type: ignore[union-attr]
-
-
-def _t_lerp(a: Tensor | float, b: Tensor | float, weight: Tensor | float) -> Tensor:
-    if isinstance(a, Tensor) and isinstance(b, Tensor) and a.shape == b.shape:
-        return torch.lerp(a, b, weight)
-    return a + weight * (b - a)  # type: ignore[return-value]
-
-
-def _t_where(condition: Any, a: Tensor | float, b: Tensor | float) -> Tensor | float:
-    if not isinstance(condition, Tensor):
-        return a if condition else b
-    plain = not (isinstance(a, Tensor) or isinstance(b, Tensor))
-    if plain and not condition.ndim and condition.device.type != "mps":  # torch would make single precision of them
-        a, b = (condition.new_full((), n, dtype=torch.float64) for n in (a, b))  # type: ignore[arg-type]
-    return torch.where(condition, a, b)
-
-
-def _t_atan2(a: Tensor | float, b: Tensor | float) -> Tensor:
-    like = a if isinstance(a, Tensor) else b
-    return torch.atan2(torch.as_tensor(a).to(like), torch.as_tensor(b).to(like))  # type: ignore[arg-type]
-
-
-def _t_unary(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    return function
-
-
-def _reduced(dims: Dims, *, per: Per) -> Dims:
-    (rows, columns), size = block_of(dims)
-    inside = {"row": (rows, "1"), "column": ("1", columns), "block": SCALAR}
-    return in_blocks(inside[per], size) if per in inside else SCALAR
-
-
-def _axes(per: Per, x: Tensor) -> tuple[int, ...]:
-    """Return what to reduce over: the sides of a matrix, or of every block in a stack of them, or everything."""
-    if per in ("row", "column") and x.ndim not in (2, 3):
-        raise ValueError(f"a value per {per} needs the matrix view; this tensor has shape {tuple(x.shape)}")
-    if per == "block" and x.ndim == 3:
-        return (-2, -1)
-    return {"row": (-1,), "column": (-2,)}.get(per, tuple(range(x.ndim)))
-
-
-def _keeps(per: Per, x: Tensor) -> bool:
-    return per in ("row", "column") or (per == "block" and x.ndim == 3)
-
-
-def _t_total(x: Tensor, *, per: Per, label: str = "") -> Tensor:
-    return x.sum(dim=_axes(per, x), keepdim=_keeps(per, x))
-
-
-def _t_largest(x: Tensor, *, per: Per, label: str = "") -> Tensor:
-    return x.amax(dim=_axes(per, x), keepdim=_keeps(per, x))
-
-
-def _t_mean(x: Tensor, *, per: Per) -> Tensor:
-    return x.mean(dim=_axes(per, x), keepdim=_keeps(per, x))
-
-
-def _t_norm(x: Tensor, *, per: Per) -> Tensor:
-    result: Tensor = torch.linalg.vector_norm(x, dim=_axes(per, x), keepdim=_keeps(per, x))
-    return result
-
-
-def _matmul_dims(a: Dims, b: Dims) -> Dims:
-    if a[1] != b[0]:
-        raise ValueError(f"matrices of shapes {a} and {b} cannot be multiplied")
-    return (a[0], b[1])
-
-
-def _t_fold(x: Tensor) -> Tensor:
-    return x.reshape(matrix.square_shape(x.numel()))
-
-
-def _t_unfold(x: Tensor, like: Tensor) -> Tensor:
-    return x.reshape(like.shape)
-
-
-def _folded(x: Dims) -> Dims:
-    if x not in (ELEMENT, SCALAR):
-        raise ValueError(f"fold() takes a value per element; this one has shape {x}")
-    return x if x == SCALAR else SQUARE
-
-
-def _turned(x: Dims, *_: Dims) -> Dims:
-    if x not in (ELEMENT, TALL):
-        raise ValueError(f"turned() takes a value per element; this one has shape {x}")
-    return TALL if x == ELEMENT else ELEMENT
-
-
-def _thin(x: Dims, *_: Dims, rank: int) -> Dims:
-    return (x[1], f"r{rank}")
-
-
-def _cut(x: Dims, *, size: int) -> Dims:
-    if x != ELEMENT:
-        raise ValueError(f"blocks() cuts a value per element; this one has shape {x}")
-    return in_blocks(x, size)
-
-
-def _of_rows(x: Dims, **_: Any) -> Dims:
-    if x[1] != "1" or x == SCALAR:
-        raise ValueError(f"blockwise() takes one value per row; this one has shape {x}")
-    return x
-
-
-def _t_blockwise(x: Tensor, *, blocks: int) -> Tensor:
-    rows = x.shape[0]
-    length = -(-rows // blocks)
-    block = torch.arange(rows, device=x.device) // length
-    sums = torch.zeros(blocks, dtype=x.dtype, device=x.device).index_add_(0, block, x.flatten())
-    return (sums / torch.bincount(block, minlength=blocks))[block].reshape(x.shape)
-
-
 OPS: dict[str, Op] = {
     op.name: op
     for op in (
         Op("add", lambda a, b: a + b, lambda a, b: a + b),
         Op("sub", lambda a, b: a - b, lambda a, b: a - b),
         Op("mul", lambda a, b: a * b, lambda a, b: a * b),
-        Op("div", lambda a, b: a / b, _div),
+        Op("div", lambda a, b: a / b, ieee.div),
         Op("mod", lambda a, b: a % b, lambda a, b: a % b),
-        Op("pow", lambda a, b: a**b, _pow),
+        Op("pow", lambda a, b: a**b, ieee.power),
         Op("neg", torch.neg, lambda a: -a),
         Op("abs", torch.abs, abs),
         Op("lt", lambda a, b: a < b, lambda a, b: a < b),
@@ -242,34 +73,34 @@ OPS: dict[str, Op] = {
         Op("ge", lambda a, b: a >= b, lambda a, b: a >= b),
         Op("and", lambda a, b: a & b, lambda a, b: bool(a) and bool(b)),
         Op("sqrt", torch.sqrt, lambda a: math.sqrt(a) if a >= 0 else math.nan),
-        Op("exp", torch.exp, _exp),
-        Op("log", torch.log, _log),
+        Op("exp", torch.exp, ieee.exp),
+        Op("log", torch.log, ieee.log),
         Op("tanh", torch.tanh, math.tanh),
-        Op("sign", torch.sign, _sign),
+        Op("sign", torch.sign, ieee.sign),
         Op("positive", lambda a: (a > 0).to(a.dtype), lambda a: float(a > 0)),
-        Op("maximum", _t_maximum, _max),
-        Op("minimum", _t_minimum, _min),
-        Op("atan2", _t_atan2, math.atan2),
-        Op("where", _t_where, lambda c, a, b: a if c else b),
-        Op("lerp", _t_lerp, lambda a, b, weight: a + weight * (b - a)),
+        Op("maximum", tensors.maximum, ieee.maximum),
+        Op("minimum", tensors.minimum, ieee.minimum),
+        Op("atan2", tensors.atan2, math.atan2),
+        Op("where", tensors.where, lambda c, a, b: a if c else b),
+        Op("lerp", tensors.lerp, lambda a, b, weight: a + weight * (b - a)),
         Op("let", lambda a, **_: a, lambda a: a),
-        Op("total", _t_total, None, _reduced),
-        Op("largest", _t_largest, None, _reduced),
-        Op("mean", _t_mean, None, _reduced),
-        Op("norm", _t_norm, None, _reduced),
-        Op("fold", _t_fold, None, _folded),
-        Op("unfold", _t_unfold, None, lambda _, like: like),
-        Op("blockwise", _t_blockwise, None, _of_rows),
-        Op("turned", matrix.turned, None, _turned),
+        Op("total", tensors.total, None, shapes.reduced),
+        Op("largest", tensors.largest, None, shapes.reduced),
+        Op("mean", tensors.mean, None, shapes.reduced),
+        Op("norm", tensors.norm, None, shapes.reduced),
+        Op("fold", tensors.fold, None, shapes.folded),
+        Op("unfold", tensors.unfold, None, lambda _, like: like),
+        Op("blockwise", tensors.blockwise, None, shapes.of_rows),
+        Op("turned", matrix.turned, None, shapes.turned),
         Op("strongest", matrix.strongest, None, lambda *_: ("1", "k")),
         Op("pick", matrix.pick, None, lambda x, _: (x[0], "k")),
         Op("placed", matrix.placed, None, lambda *args: args[2]),
-        Op("right_vectors", matrix.right_vectors, None, _thin),
-        Op("gaussian", matrix.gaussian, None, _thin),
-        Op("blocks", cutting.blocks, None, _cut),
+        Op("right_vectors", matrix.right_vectors, None, shapes.thin),
+        Op("gaussian", matrix.gaussian, None, shapes.thin),
+        Op("blocks", cutting.blocks, None, shapes.cut),
         Op("unblocks", cutting.unblocks, None, lambda _, like: like),
         Op("transpose", lambda a: a.mT, None, lambda a: (a[1], a[0])),
-        Op("matmul", torch.matmul, None, _matmul_dims),
+        Op("matmul", torch.matmul, None, shapes.product),
         Op("gram", symmetric.gram, None, lambda a: (a[0], a[0])),
         Op("polar", matrix.polar, None, lambda a, **_: a),
         Op("exact_polar", matrix.exact_polar, None, lambda a: a),
