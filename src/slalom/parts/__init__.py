@@ -135,10 +135,8 @@ from slalom.parts.scale_online import (
     StronglyConvexMoment,
     Unrooted,
 )
-from slalom.parts.step import Decaying, Fixed, RectifiedRate, Relative
 from slalom.parts.step import Decaying, Fixed, RectifiedRate, Relative, SignRate
 from slalom.parts.step_free import DAdaptation, DAdaptationSGD, DoG, DoWG, Hypergradient, Mechanic, Prodigy
-from slalom.parts.step_free import DAdaptation, DAdaptationSGD, DoG, DoWG, Mechanic, Prodigy
 from slalom.parts.step_loss import LossDriven, MoMo, NormalizedPolyak, Polyak
 from slalom.parts.subspace import (
     InSubspace,
