@@ -14,7 +14,7 @@ from slalom.algebra import State, Value, total
 from slalom.engine import fresh
 from slalom.engine.storage import seen
 from slalom.parts import ClipNorm, Ema, Momentum, Signals
-from slalom.parts.base import Memory
+from slalom.parts.memory import Memory
 from slalom.recipes import ByRole, Recipe, method
 
 

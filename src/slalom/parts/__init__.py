@@ -3,24 +3,16 @@
 from slalom.parts.average import LAWA, SWA, Lookahead, PolynomialAverage, PrimalAverage, ScheduleFree, WeightEma
 from slalom.parts.base import (
     Average,
-    Constant,
-    Decay,
     Form,
-    Fraction,
     Geometry,
     Gradient,
     Guard,
     Inner,
-    Memory,
     Momentum,
-    NonNegative,
     Part,
-    Positive,
     Regularize,
     Scale,
-    Signals,
     Step,
-    Within,
     part_classes,
 )
 from slalom.parts.combinators import Alternating, Delayed, Graft, Hold, PulledBack, Restarted, Sum
@@ -69,6 +61,7 @@ from slalom.parts.guard import (
     TrustRatio,
 )
 from slalom.parts.kronecker import Eigenbasis, KLEigenbasis, Kronecker
+from slalom.parts.memory import Memory
 from slalom.parts.momentum import (
     AdaptiveMemory,
     AdaptiveMetricMemory,
@@ -99,6 +92,7 @@ from slalom.parts.norm import (
     SumOfEntries,
 )
 from slalom.parts.polar import ExactPolar, Iteration, NewtonSchulz, PolarExpress
+from slalom.parts.ranges import Constant, Decay, Fraction, NonNegative, Positive, Within
 from slalom.parts.regularize import (
     L1,
     CautiousDecay,
@@ -135,6 +129,7 @@ from slalom.parts.scale_online import (
     StronglyConvexMoment,
     Unrooted,
 )
+from slalom.parts.signals import Signals
 from slalom.parts.step import Decaying, Fixed, RectifiedRate, Relative, SignRate
 from slalom.parts.step_free import DAdaptation, DAdaptationSGD, DoG, DoWG, Hypergradient, Mechanic, Prodigy
 from slalom.parts.step_loss import LossDriven, MoMo, NormalizedPolyak, Polyak

@@ -10,16 +10,10 @@ from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from slalom.algebra import State, Value, exp, lerp, let, log, maximum, minimum, when, where
-from slalom.parts.base import (
-    Average,
-    Decay,
-    Fraction,
-    Memory,
-    NonNegative,
-    Signals,
-    Within,
-    check_count,
-)
+from slalom.parts.base import Average
+from slalom.parts.memory import Memory
+from slalom.parts.ranges import Decay, Fraction, NonNegative, Within, check_count
+from slalom.parts.signals import Signals
 
 
 class _Snapshots(Average, abstract=True):

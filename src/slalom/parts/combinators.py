@@ -6,7 +6,10 @@ import dataclasses
 from collections.abc import Mapping
 
 from slalom.algebra import State, blocks, maximum, norm, unblocks, where
-from slalom.parts.base import Fraction, Geometry, Inner, Memory, Part, Positive, Signals, Step, check_count
+from slalom.parts.base import Geometry, Inner, Part, Step
+from slalom.parts.memory import Memory
+from slalom.parts.ranges import Fraction, Positive, check_count
+from slalom.parts.signals import Signals
 
 
 class Delayed(Part):

@@ -9,7 +9,9 @@ import math
 from collections.abc import Callable
 
 from slalom.algebra import Value, atan2, exp, log, maximum, sqrt, where
-from slalom.parts.base import Divide, NonNegative, Part, Plainly, Positive
+from slalom.parts.base import Part
+from slalom.parts.ranges import NonNegative, Positive
+from slalom.parts.signals import Divide, Plainly
 
 
 class Epsilon(Part, abstract=True):

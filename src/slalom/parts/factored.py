@@ -24,8 +24,11 @@ from slalom.algebra import (
     unfold,
     where,
 )
-from slalom.parts.base import Decay, Fraction, Memory, Momentum, NonNegative, Positive, Scale, Signals
+from slalom.parts.base import Momentum, Scale
 from slalom.parts.epsilon import Clamped, Epsilon, Inside, as_epsilon
+from slalom.parts.memory import Memory
+from slalom.parts.ranges import Decay, Fraction, NonNegative, Positive
+from slalom.parts.signals import Signals
 
 
 def _outer_root(r: Value, c: Value, least: Value | float = 0.0) -> Value:

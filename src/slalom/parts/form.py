@@ -7,7 +7,10 @@ from dataclasses import field
 from typing import Any
 
 from slalom.algebra import State, let, maximum, minimum, sign, where
-from slalom.parts.base import Form, Memory, Positive, Signals
+from slalom.parts.base import Form
+from slalom.parts.memory import Memory
+from slalom.parts.ranges import Positive
+from slalom.parts.signals import Signals
 
 
 def _is_zero(value: Any) -> bool:

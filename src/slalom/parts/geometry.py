@@ -16,9 +16,12 @@ from slalom.algebra import (
     sqrt,
     total,
 )
-from slalom.parts.base import Decay, Geometry, Memory, NonNegative, Positive, Signals
+from slalom.parts.base import Geometry
+from slalom.parts.memory import Memory
 from slalom.parts.norm import Euclidean, Norm
 from slalom.parts.polar import Iteration, NewtonSchulz
+from slalom.parts.ranges import Decay, NonNegative, Positive
+from slalom.parts.signals import Signals
 
 
 class Sign(Geometry):

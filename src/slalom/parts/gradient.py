@@ -17,7 +17,10 @@ from slalom.algebra import (
     uniform,
     where,
 )
-from slalom.parts.base import Decay, Gradient, Memory, NonNegative, Positive, Signals, check_count
+from slalom.parts.base import Gradient
+from slalom.parts.memory import Memory
+from slalom.parts.ranges import Decay, NonNegative, Positive, check_count
+from slalom.parts.signals import Signals
 
 
 class L2(Gradient):

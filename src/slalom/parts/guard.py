@@ -22,7 +22,10 @@ from slalom.algebra import (
     total,
     where,
 )
-from slalom.parts.base import Decay, Fraction, Guard, Memory, NonNegative, Positive, Signals
+from slalom.parts.base import Guard
+from slalom.parts.memory import Memory
+from slalom.parts.ranges import Decay, Fraction, NonNegative, Positive
+from slalom.parts.signals import Signals
 
 
 class TrustRatio(Guard):

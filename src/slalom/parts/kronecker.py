@@ -25,17 +25,11 @@ from slalom.algebra import (
     when,
     where,
 )
-from slalom.parts.base import (
-    Decay,
-    Geometry,
-    Inner,
-    Memory,
-    NonNegative,
-    Positive,
-    Signals,
-    check_count,
-)
+from slalom.parts.base import Geometry, Inner
+from slalom.parts.memory import Memory
+from slalom.parts.ranges import Decay, NonNegative, Positive, check_count
 from slalom.parts.roots import ByEigenvalues, InverseRoot
+from slalom.parts.signals import Signals
 
 
 def _in_blocks(slots: Mapping[str, State], size: int) -> Mapping[str, State]:

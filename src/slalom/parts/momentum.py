@@ -9,7 +9,10 @@ from __future__ import annotations
 from typing import Literal
 
 from slalom.algebra import Per, State, Value, exp, lerp, let, log, maximum, minimum, sqrt, total, where
-from slalom.parts.base import Decay, Fraction, Memory, Momentum, NonNegative, Signals
+from slalom.parts.base import Momentum
+from slalom.parts.memory import Memory
+from slalom.parts.ranges import Decay, Fraction, NonNegative
+from slalom.parts.signals import Signals
 
 
 class HeavyBall(Momentum):

@@ -7,8 +7,9 @@ The oracle of a norm is ``argmax <u, x> over |x| = 1``; ``<u, oracle(u)>`` is th
 from __future__ import annotations
 
 from slalom.algebra import Value, largest, leading, norm, sign, sqrt, total, where
-from slalom.parts.base import Part, Signals
+from slalom.parts.base import Part
 from slalom.parts.polar import Iteration, NewtonSchulz
+from slalom.parts.signals import Signals
 
 
 class Norm(Part, abstract=True):

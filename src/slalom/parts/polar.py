@@ -6,7 +6,8 @@ from typing import Literal
 
 from slalom.algebra import Value, exact_polar, polar
 from slalom.algebra.matrix import MUON_QUINTIC, polar_express
-from slalom.parts.base import Constant, Part
+from slalom.parts.base import Part
+from slalom.parts.ranges import Constant
 
 
 class Iteration(Part, abstract=True):

@@ -20,7 +20,10 @@ from slalom.algebra import (
     total,
     where,
 )
-from slalom.parts.base import Memory, NonNegative, Positive, Regularize, Signals
+from slalom.parts.base import Regularize
+from slalom.parts.memory import Memory
+from slalom.parts.ranges import NonNegative, Positive
+from slalom.parts.signals import Signals
 
 Growth: TypeAlias = Literal["fixed", "incremental", "square", "adaptive"]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 from slalom.algebra import Value, inverse_root
-from slalom.parts.base import Part, check_count
+from slalom.parts.base import Part
+from slalom.parts.ranges import check_count
 
 
 class InverseRoot(Part, abstract=True):

@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Literal
 
 from slalom.algebra import State, Value, lerp, let, maximum, mean, sqrt, where
-from slalom.parts.base import Decay, Memory, NonNegative, Scale, Signals
+from slalom.parts.base import Scale
 from slalom.parts.epsilon import Clamped, Epsilon, InState, as_epsilon
+from slalom.parts.memory import Memory
+from slalom.parts.ranges import Decay, NonNegative
+from slalom.parts.signals import Signals
 
 
 class Accumulated(Scale):

@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Annotated, Any, TypeAlias
 
 from slalom.algebra import State, exp, lerp, let, maximum, mean, sqrt, where
-from slalom.parts.base import Decay, Memory, NonNegative, Positive, Scale, Signals, Within
+from slalom.parts.base import Scale
 from slalom.parts.epsilon import Epsilon, as_epsilon
+from slalom.parts.memory import Memory
+from slalom.parts.ranges import Decay, NonNegative, Positive, Within
+from slalom.parts.signals import Signals
 
 Share: TypeAlias = Annotated[float, Within(0, 1, low_open=True)]
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from slalom.algebra import State, Value, let, maximum, mean, minimum, positive, sqrt, total, where
-from slalom.parts.base import Decay, Memory, NonNegative, Positive, Signals, Step
+from slalom.parts.base import Step
+from slalom.parts.memory import Memory
+from slalom.parts.ranges import Decay, NonNegative, Positive
+from slalom.parts.signals import Signals
 
 
 class Fixed(Step):

@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from typing import Literal
 
 from slalom.algebra import State, Value, lerp, let, maximum, minimum, norm, sqrt, total, where
-from slalom.parts.base import Decay, Form, Memory, NonNegative, Positive, Signals, Step, check_count
+from slalom.parts.base import Form, Step
 from slalom.parts.form import Greedy
+from slalom.parts.memory import Memory
+from slalom.parts.ranges import Decay, NonNegative, Positive, check_count
+from slalom.parts.signals import Signals
 
 # --- from the distance travelled -------------------------------------------------------------------------
 

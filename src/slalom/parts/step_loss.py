@@ -6,7 +6,10 @@ import math
 from typing import Literal
 
 from slalom.algebra import State, Value, lerp, let, maximum, minimum, total, where
-from slalom.parts.base import Decay, Memory, NonNegative, Positive, Signals, Step
+from slalom.parts.base import Step
+from slalom.parts.memory import Memory
+from slalom.parts.ranges import Decay, NonNegative, Positive
+from slalom.parts.signals import Signals
 
 
 class Polyak(Step):

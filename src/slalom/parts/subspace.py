@@ -29,9 +29,12 @@ from slalom.algebra import (
     turned,
     where,
 )
-from slalom.parts.base import Decay, Fraction, Geometry, Inner, Memory, NonNegative, Part, Signals, check_count
+from slalom.parts.base import Geometry, Inner, Part
 from slalom.parts.geometry import refuse_vectors
+from slalom.parts.memory import Memory
 from slalom.parts.polar import Iteration, PolarExpress
+from slalom.parts.ranges import Decay, Fraction, NonNegative, check_count
+from slalom.parts.signals import Signals
 
 
 class Subspace(Part, abstract=True):
