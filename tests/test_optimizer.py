@@ -484,3 +484,12 @@ def test_gradients_are_let_go_after_the_step(name: str, bad: bool) -> None:
     optimizer.step()
     optimizer.zero_grad()
     assert gone() is None
+
+
+def test_loading_takes_the_user_s_keys_along_and_leaves_torch_s_switches_out() -> None:
+    theirs, ours = (torch.nn.Parameter(torch.ones(3)) for _ in range(2))
+    before = torch.optim.AdamW([{"params": [theirs], "note": "head"}], foreach=False)
+    optimizer = slalom.AdamW([ours])
+    optimizer.load_state_dict(before.state_dict())
+    assert optimizer.param_groups[0]["note"] == "head"
+    assert not {"foreach", "fused", "capturable"} & set(optimizer.param_groups[0])
