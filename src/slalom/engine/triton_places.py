@@ -24,6 +24,7 @@ COLUMN: Final = ("1", "n")
 
 TEMPLATE: Final = {
     **ARITHMETIC,
+    "lerp": "sl_lerp({0}, {1}, {2})",
     "where": "tl.where(({0}) != 0, {1}, {2})",
     # nan wins, as in torch
     "maximum": "tl.where(({0} > {1}) | ({0} != {0}), {0}, {1})",

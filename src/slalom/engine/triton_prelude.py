@@ -48,6 +48,12 @@ def sl_largest(x, mask, AXIS: tl.constexpr):
 
 
 @triton.jit
+def sl_lerp(a, b, w):
+    """From the nearer end, as torch has it: with a weight of 1 this is b to the bit."""
+    return tl.where(w < 0.5, a + w * (b - a), b + (w - 1.0) * (b - a))
+
+
+@triton.jit
 def sl_join_total(a, b):
     return a + b
 

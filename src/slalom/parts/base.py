@@ -16,7 +16,7 @@ from typing import ClassVar, Protocol, dataclass_transform
 from slalom.algebra import State, Value
 from slalom.errors import unknown
 from slalom.parts.memory import Memory
-from slalom.parts.ranges import Within, range_of, check_range
+from slalom.parts.ranges import Within, check_range, range_of
 from slalom.parts.signals import Signals, not_ahead
 
 _PARTS: dict[str, type[Part]] = {}

@@ -25,6 +25,7 @@ def _no_metric() -> Value:
 
 
 def not_ahead() -> Value:
+    """How far in front of the parameters the gradient is taken where nothing says so: at them."""
     return 0.0  # type: ignore[return-value]  # a number, as all neutral signals are
 
 
