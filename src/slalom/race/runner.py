@@ -105,7 +105,8 @@ def run(
             # The longest first, so that no worker is left alone with a long trial at the end. Among equals study by
             # study, so that a race that is interrupted has compared all contestants on those that it got to.
             queue = sorted(missing.values(), key=lambda trial: (-forecast.trial(trial), trial.seed))
-            predicted = forecast.rest(queue).seconds + time.monotonic() - began
+            # Of the time from here on, which is what the store will compare it with.
+            predicted = forecast.rest(queue).seconds
             number = store.begin(called.command, called.arguments, crew.size, len(missing), predicted)
             watcher.begin(total, total - len(missing), forecast.rest(queue))
 
