@@ -119,6 +119,13 @@ def test_averaged_weights_are_used_for_evaluation(toys, monkeypatch):
             yield
 
     (trial,) = plan([entry], enter(["sgd"]), 1, Ruleset(lrs=(0.1,))).trials
-    stand_in = type("StandIn", (), {"build": lambda self, model, settings: Averaging(model.parameters(), **settings)})()
-    run(dataclasses.replace(trial, contestant=stand_in), entry.workload, lambda step: None)
+
+    class StandIn:
+        def build(self, model, settings):
+            return Averaging(model.parameters(), **settings)
+
+        def scheduler(self, optimizer, steps):
+            return None
+
+    run(dataclasses.replace(trial, contestant=StandIn()), entry.workload, lambda step: None)
     assert len(inside) == 6

@@ -48,7 +48,7 @@ def status(
         "not_run": total - len(known),
         "running": claimed,
         "other_code": foreign,
-        "predicted_seconds": round(run.predicted, 1),
+        "predicted_seconds": round(run.predicted, 3),
         "seconds": round((run.ended or time.time()) - run.started, 1),
         "ended": run.ended is not None,
     }

@@ -105,7 +105,8 @@ def run(
             # The longest first, so that no worker is left alone with a long trial at the end. Among equals study by
             # study, so that a race that is interrupted has compared all contestants on those that it got to.
             queue = sorted(missing.values(), key=lambda trial: (-forecast.trial(trial), trial.seed))
-            predicted = forecast.rest(queue).seconds + time.monotonic() - began
+            # Of the time from here on, which is what the store will compare it with.
+            predicted = forecast.rest(queue).seconds
             number = store.begin(called.command, called.arguments, crew.size, len(missing), predicted)
             watcher.begin(total, total - len(missing), forecast.rest(queue))
 
@@ -187,8 +188,8 @@ def survey(plan: Plan, crew: Crew, store: Store, trials: Collection[Trial]) -> F
     costs = measure(crew, store, trials)
     crowding = 1.0
     if crew.size > 1 and costs:
-        # What moves the most memory suffers most from company and takes most of the time: the longest steps are tried.
-        who = max(costs, key=lambda pair: costs[pair].step)
+        # One whose steps are neither the shortest nor the longest, which may take seconds each.
+        who = sorted(costs, key=lambda pair: costs[pair].step)[len(costs) // 2]
         trial = next(trial for trial in trials if (trial.workload, trial.contestant.label) == who)
         jobs = [Measure(trial.workload, trial.file, trial.contestant)] * crew.size
         together = [event.cost.step for event in crew.run(jobs) if isinstance(event, Measured) and event.cost]
