@@ -106,7 +106,7 @@ def test_phases_equal_the_reference(name: str, missing: bool) -> None:
 def test_members_that_are_multiplied_one_by_one_do_not_disturb_each_other(
     missing: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(matrices, "_MOST_COPIED", 1)
+    monkeypatch.setattr(matrices, "_MOST_COPIED", {"cpu": 1})
     compare(RECIPES["rows that become matrices"], [(6, 6)] * 5, missing=missing)
 
 

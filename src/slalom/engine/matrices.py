@@ -28,8 +28,9 @@ from slalom.engine.storage import layout, positions, seen
 
 # Elements that a team may have in scratch: enough that torch's products are large, little beside a model.
 _MOST_ELEMENTS: Final = {"cpu": 1 << 23, "cuda": 1 << 25}
-# Elements that are stacked where that means copying: larger matrices are multiplied as fast one by one, where they lie.
-_MOST_COPIED: Final = 1 << 15
+# Elements that are stacked where that means copying: on a CPU larger matrices are multiplied as fast one by one, where
+# they lie; on a GPU every product is a launch, which costs more than the copy.
+_MOST_COPIED: Final = {"cpu": 1 << 15, "cuda": 1 << 22}
 _ALIGNED: Final = 16  # elements; a cache line
 
 Values = dict[str, Tensor]
@@ -289,7 +290,8 @@ class PhasedBatch:
         counts = [float(step) if self.launch.counts_on_host else 0.0 for step in self.steps]
         most = len(counts)
         if self.launch.copies[self.at]:
-            most = max(1, _MOST_COPIED // self.launch.parameters[0].numel())
+            like = self.launch.parameters[0]
+            most = max(1, _MOST_COPIED.get(like.device.type, _MOST_COPIED["cpu"]) // like.numel())
         stacks = [
             _Stack(self, members[first : first + most], count)
             for count in dict.fromkeys(counts)
