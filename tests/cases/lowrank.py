@@ -13,7 +13,7 @@ import slalom
 from cases.matrix import randoms
 from cases.tools import Case
 from networks import quietly
-from slalom.algebra.matrix import gaussian
+from slalom.algebra.chance import drawn
 
 
 def path_of(name: str, gradients: list[Tensor], **settings: Any) -> tuple[list[Tensor], slalom.Optimizer]:
@@ -88,7 +88,7 @@ def _apollo(gradients: list[Tensor], rank: int, frequency: int, scale: float, *,
     m = v = last = 0.0
     for t, given in enumerate(gradients, 1):
         g = given.T if wide else given
-        p = gaussian(g, (t - 1) // frequency, 0, rank=rank)
+        p = drawn(g, (t - 1) // frequency, 0, rank=rank)
         r = g @ p
         m, v = 0.9 * m + 0.1 * r, 0.999 * v + 0.001 * r * r
         q = m / (v.sqrt() + 1e-6)
@@ -112,7 +112,7 @@ def apollo_sizes_the_whole_gradient() -> None:
         (state,) = optimizer.state.values()
         assert sum(value.numel() for value in state.values() if value.ndim) == 2 * 2 * 9  # and no projection is kept
     unlimited, _ = path_of("apollo", gradients, rank=2, frequency=3, growth=1e9)
-    assert unlimited[-1].norm() > 1.2 * steps[-1].norm()
+    assert max(a.norm() / b.norm() for a, b in zip(unlimited, steps, strict=True)) > 1.2  # the limiter has worked
 
 
 def apollo_mini_goes_where_the_gradient_goes() -> None:

@@ -1,6 +1,6 @@
 """The arithmetic that formulas are written in: symbols, operations, reductions, state, printing."""
 
-from slalom.algebra.chance import quantile, quantile_formula, uniform
+from slalom.algebra.chance import gaussian, quantile, quantile_formula, uniform
 from slalom.algebra.expr import ELEMENT, SCALAR, SQUARE, TALL, Dims, Expr, Hyper, Number, Per, Scope, leaf
 from slalom.algebra.ops import (
     MATRIX,
@@ -15,7 +15,6 @@ from slalom.algebra.ops import (
     exact_polar,
     exp,
     fold,
-    gaussian,
     gram,
     inverse_root,
     is_constant_along,

@@ -6,11 +6,13 @@ the threads, the chunks or the order of rows, after a resume and in a copy.
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import torch
 from torch import Tensor
 
+from slalom.algebra import shapes
 from slalom.algebra.ops import OPS, Op, Value, apply, log
 
 _LOW: Final = 0xFFFFFFFF
@@ -72,6 +74,36 @@ def quantile_formula(u: Value) -> Value:
     return p * (2 * u - 1)
 
 
+def drawn(x: Tensor, epoch: float, seed: int, *, rank: int) -> Tensor:
+    """Independent normal numbers with variance ``1 / rank``, of shape ``(n, rank)`` for matrices of n columns.
+
+    Args:
+        x: gives n, dtype and device; the rank is at most n.
+        epoch: numbers of different epochs are independent.
+        seed: as are those of different seeds.
+        rank: how many columns.
+    """
+    columns = min(rank, x.shape[-1])
+    device = "cpu" if x.device.type == "mps" else x.device  # which has no double precision
+    place = torch.arange(x.shape[-1] * columns, device=device)
+    nobody = torch.tensor(_LOW, dtype=torch.float64, device=device)  # a stream that no parameter has
+    normal: Tensor = quantile_formula(hashed(place, nobody, float(epoch), seed=seed))  # type: ignore[arg-type, assignment]
+    return (normal / math.sqrt(columns)).reshape(x.shape[-1], columns).to(x)
+
+
+def gaussian(x: Value, rank: int, seed: int, epoch: Value | float) -> Value:
+    """A random matrix that multiplies ``x`` from the right, always the same for one seed and epoch.
+
+    Args:
+        x: gives shape, dtype and device.
+        rank: how many columns.
+        seed: of all epochs.
+        epoch: a number that is known on the host.
+    """
+    return apply("gaussian", x, epoch, seed, rank=rank)  # type: ignore[no-any-return]
+
+
 # They join the table from here: it knows of tensors and numbers only.
 OPS["uniform"] = Op("uniform", hashed)
 OPS["quantile"] = Op("quantile", quantile_formula)
+OPS["gaussian"] = Op("gaussian", drawn, None, shapes.thin)

@@ -147,46 +147,6 @@ def right_vectors(x: Tensor, *, rank: int) -> Tensor:
     return result
 
 
-_GOLDEN, _MIX = 0x9E3779B97F4A7C15, ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1))
-
-
-def gaussian(x: Tensor, epoch: float, seed: int, *, rank: int) -> Tensor:
-    """Independent normal numbers with variance ``1 / rank``, of shape ``(n, rank)`` for matrices of n columns.
-
-    Every number is computed from the seed, the epoch and its place by SplitMix64 (Steele, Lea & Flood 2014) and the
-    Box-Muller transform, so nothing is kept, nothing else that draws random numbers matters, and devices agree.
-
-    Args:
-        x: gives n, dtype and device; the rank is at most n.
-        epoch: numbers of different epochs are independent.
-        seed: as are those of different seeds.
-        rank: how many columns.
-    """
-    columns = min(rank, x.shape[-1])
-    device = "cpu" if x.device.type == "mps" else x.device  # which has no double precision
-    begin = _mixed(torch.tensor(_signed(_GOLDEN * (int(epoch) + 1) + (seed << 32)), device=device))
-    place = torch.arange(1, x.shape[-1] * columns + 1, device=device)
-    bits = _mixed(begin + place * _signed(_GOLDEN))
-    high, low = (bits >> 32) & 0xFFFFFFFF, bits & 0xFFFFFFFF
-    radius = torch.sqrt(-2 * torch.log((high.double() + 0.5) / 2**32))
-    normal = radius * torch.cos(low.double() * (2 * math.pi / 2**32))
-    return (normal / math.sqrt(columns)).reshape(x.shape[-1], columns).to(x)
-
-
-def _mixed(bits: Tensor) -> Tensor:
-    """Scramble 64-bit integers."""
-    for shift, factor in _MIX:
-        above = (bits >> shift) & ((1 << (64 - shift)) - 1)  # as if without sign
-        bits = (bits ^ above) * _signed(factor)
-    return bits
-
-
-def _signed(number: int) -> int:
-    """Return 64 bits as torch reads them."""
-    number &= (1 << 64) - 1
-    return number - (1 << 64) if number >> 63 else number
-
-
 @functools.cache
 def square_shape(size: int) -> tuple[int, int]:
     """Return the most square shape of that many elements, its longer side first; a prime is a single column."""

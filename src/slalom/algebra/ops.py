@@ -96,7 +96,6 @@ OPS: dict[str, Op] = {
         Op("pick", matrix.pick, None, lambda x, _: (x[0], "k")),
         Op("placed", matrix.placed, None, lambda *args: args[2]),
         Op("right_vectors", matrix.right_vectors, None, shapes.thin),
-        Op("gaussian", matrix.gaussian, None, shapes.thin),
         Op("blocks", cutting.blocks, None, shapes.cut),
         Op("unblocks", cutting.unblocks, None, lambda _, like: like),
         Op("transpose", lambda a: a.mT, None, lambda a: (a[1], a[0])),
@@ -378,18 +377,6 @@ def placed(x: Value, which: Value, like: Value) -> Value:
 def right_vectors(x: Value, rank: int) -> Value:
     """The first right singular vectors of a matrix, as columns; see `matrix.right_vectors`."""
     return apply("right_vectors", x, rank=rank)  # type: ignore[no-any-return]
-
-
-def gaussian(x: Value, rank: int, seed: int, epoch: Value | float) -> Value:
-    """A random matrix that multiplies ``x`` from the right, always the same for one seed and epoch.
-
-    Args:
-        x: gives shape, dtype and device.
-        rank: how many columns.
-        seed: of all epochs.
-        epoch: a number that is known on the host.
-    """
-    return apply("gaussian", x, epoch, seed, rank=rank)  # type: ignore[no-any-return]
 
 
 def blocks(x: Value, size: int) -> Value:

@@ -77,7 +77,7 @@ class Random(Subspace):
 
         P ~ N(0, 1 / rank)         drawn anew every ``frequency`` steps
 
-    P is a function of the seed and of how often it was drawn (see `algebra.matrix.gaussian`): a resumed run sees the
+    P is a function of the seed and of how often it was drawn (see `algebra.chance`): a resumed run sees the
     same numbers, as does every executor, and matrices of one shape share them. The authors give each its own seed.
 
     Args:
