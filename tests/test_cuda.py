@@ -320,3 +320,14 @@ def test_sparse_rows_equal_dense_ones(name: str) -> None:
             table(rows).square().sum().backward()
             optimizer.step()
     torch.testing.assert_close(sparse.weight, dense.weight, rtol=1e-5, atol=1e-6)
+
+
+def test_noise_is_the_same_as_on_the_cpu() -> None:
+    recipe = Recipe(gradient=parts.Noise(eta=0.5), step=0.1)
+    ours, exact = on_gpu([(40, 50), (7,)]), lists([(40, 50), (7,)], torch.float64)
+    a, b = slalom.Optimizer(ours, recipe), slalom.Optimizer(exact, recipe)
+    drive_there(a, 3)
+    drive(b, 3)
+    assert "triton" in a.executors()
+    for p, q in zip(ours, exact, strict=True):
+        torch.testing.assert_close(p.detach().double().cpu(), q.detach(), rtol=1e-5, atol=1e-5)
