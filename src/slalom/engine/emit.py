@@ -25,9 +25,12 @@ MOST_CHUNKS: Final = 64
 _ROW: Final = 64
 _AHEAD: Final = 12
 
-# Elements at a time where sums are kept or signs unpacked, a multiple of eight: sums over so few lose nothing in single
-# precision, whose adders are twice as many, and the sums of blocks are added up in double precision.
+# Elements at a time where sums are kept: sums over so few lose nothing in single precision, whose adders are twice as
+# many, and the sums of blocks are added up in double precision.
 BLOCK: Final = 1024
+# Columns at a time where rows and columns matter, a multiple of eight for signs: few enough that their sums stay in the
+# first cache, enough that a processor foresees what a row will read.
+STRIP: Final = 2048
 # Rows at a time whose sums along columns are kept in single precision.
 ROWS: Final = 16
 
@@ -149,7 +152,7 @@ class _Emitter:
             return [*lines, self._simd("a", scalars), "  for (int64_t j = 0; j < count; j++) {", *body, "  }"]
         return [
             *lines,
-            *self._blocks("count"),
+            *self._blocks("count", BLOCK),
             *(f"  float f{name} = 0.0f;" for name in sums),
             self._simd("a", scalars),
             "  for (int64_t j = j0; j < end; j++) {",
@@ -179,12 +182,12 @@ class _Emitter:
         lines = [f"  const int64_t columns = t[{n + 1}];"]
         lines += [f"  double *q{k} = Q + C[4 * c + 3] + {k} * columns;" for k in range(len(columns))]
         lines += [f"  double *v{p} = V + t[{n + 3 + p}]; (void)v{p};" for p, _ in self.at.vectors.values()]
-        lines += self._blocks("columns")
+        lines += self._blocks("columns", STRIP)
         for p in of_columns:
-            lines.append(f"  float c{p}[{BLOCK}]; for (int64_t j = j0; j < end; j++) c{p}[j - j0] = (float)v{p}[j];")
+            lines.append(f"  float c{p}[{STRIP}]; for (int64_t j = j0; j < end; j++) c{p}[j - j0] = (float)v{p}[j];")
         for k, r in enumerate(columns):
             both = f"m{k}[j - j0] = {_start(r)}; q{k}[j] = {_start(r)};"
-            lines.append(f"  float m{k}[{BLOCK}]; for (int64_t j = j0; j < end; j++) {{ {both} }}")
+            lines.append(f"  float m{k}[{STRIP}]; for (int64_t j = j0; j < end; j++) {{ {both} }}")
         lines += [
             "  for (int64_t i = first; i < first + count; i++) {",
             *(f"    const float r{p} = (float)v{p}[i];" for p in of_rows),
@@ -197,8 +200,8 @@ class _Emitter:
         lines += [f"    {line}" for line in self._arrays(stage, "i * columns")]
         lines += [f"    {line}" for line in self._opened("b", rows)]
         lines += [f"    float fa{k} = 0.0f;" for k, r in enumerate(scalars) if r.op == "total"]
-        lines += [f"    uint8_t u{p}[{BLOCK}]; sl_unpack(p{p} + j0 / 8, u{p}, end - j0);" for p in loaded]
-        lines += [f"    uint8_t z{p}[{BLOCK}];" for p in stored]
+        lines += [f"    uint8_t u{p}[{STRIP}]; sl_unpack(p{p} + j0 / 8, u{p}, end - j0);" for p in loaded]
+        lines += [f"    uint8_t z{p}[{STRIP}];" for p in stored]
         lines += [self._simd("a", scalars, "b", rows), "    for (int64_t j = j0; j < end; j++) {"]
         lines += [*self._body(stage, used, local), "    }"]
         lines += [f"    a{k} += fa{k};" for k, r in enumerate(scalars) if r.op == "total"]
@@ -217,10 +220,10 @@ class _Emitter:
         return [*lines, "  }", "  }"]
 
     @staticmethod
-    def _blocks(length: str) -> list[str]:
+    def _blocks(length: str, size: int) -> list[str]:
         return [
-            f"  for (int64_t j0 = 0; j0 < {length}; j0 += {BLOCK}) {{",
-            f"  const int64_t end = {length} - j0 < {BLOCK} ? {length} : j0 + {BLOCK};",
+            f"  for (int64_t j0 = 0; j0 < {length}; j0 += {size}) {{",
+            f"  const int64_t end = {length} - j0 < {size} ? {length} : j0 + {size};",
         ]
 
     @staticmethod
