@@ -62,7 +62,7 @@ SUITES: dict[str, list[list[str]]] = {
             METHODS + "test_zero_gradients_from_the_start_make_no_nan",
             "tests/test_pairs.py",
         ],
-        ["tests/test_cli.py", "tests/test_lab.py", "tests/test_observe_sigma.py", "tests/test_sparse.py"],
+        ["tests/test_cli.py", "tests/test_observe_sigma.py", "tests/test_sparse.py"],
     ],
     "engine": [
         ["tests/test_engine.py", "tests/test_state_bytes.py"],
