@@ -451,6 +451,18 @@ def test_state_that_is_cleared_begins_anew(executor: Any) -> None:
     assert optimizer.state[w]["step"] == 1
 
 
+def test_state_that_is_cleared_after_a_refused_step_begins_anew() -> None:
+    w, table = torch.nn.Parameter(torch.ones(4)), torch.nn.Parameter(torch.ones(3, 2))
+    optimizer = slalom.AdamW([{"params": [w]}, {"params": [table]}])
+    w.grad, table.grad = torch.ones(4), torch.ones(3, 2).to_sparse(1)
+    with pytest.raises(RuntimeError, match="sparse"):
+        optimizer.step()  # the first group was ready when the second one refused
+    optimizer.state.clear()
+    table.grad = torch.ones(3, 2)
+    optimizer.step()
+    assert optimizer.state[w]["step"] == optimizer.state[table]["step"] == 1
+
+
 @pytest.mark.parametrize("executor", ["auto", "foreach", "eager"])
 @pytest.mark.parametrize(
     ("own", "given"), [(torch.bfloat16, torch.float32), (torch.float32, torch.bfloat16), (torch.float64, torch.float32)]

@@ -74,8 +74,10 @@ class Updating:
         standing = [self._standing(place) for place in range(len(self.param_groups))]
         if self.on_nonfinite != "ignore" and self._refuses(standing):
             return
-        ready = [self._ready(place, *found) for place, found in enumerate(standing)]
-        self._states = list(self.state.values())
+        try:
+            ready = [self._ready(place, *found) for place, found in enumerate(standing)]
+        finally:
+            self._states = list(self.state.values())  # also those of crews that were made before somebody refused
         if any(crew.needs_loss for crew, _, _ in ready):
             value = _value(loss)
             ready = [(crew, gradients, {**values, LOSS: value}) for crew, gradients, values in ready]
