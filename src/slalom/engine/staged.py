@@ -1,4 +1,4 @@
-"""How a plan's sections and stages follow each other, whatever compiled them: C on a CPU, Triton on a GPU."""
+"""How a plan's sections and stages follow each other where Python computes what is small: around C on a CPU."""
 
 from __future__ import annotations
 
