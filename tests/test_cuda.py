@@ -332,3 +332,10 @@ def test_noise_is_the_same_as_on_the_cpu() -> None:
     assert "triton" in a.executors()
     for p, q in zip(ours, exact, strict=True):
         torch.testing.assert_close(p.detach().double().cpu(), q.detach(), rtol=1e-5, atol=1e-5)
+
+
+def test_c_is_not_for_parameters_on_a_gpu() -> None:
+    parameters = on_gpu([(3, 4)])
+    fill(parameters, 0)
+    with pytest.raises(ValueError, match="the parameter is on cuda, and C runs on the CPU"):
+        slalom.AdamW(parameters, executor="native").step()

@@ -247,6 +247,9 @@ def test_native_can_be_demanded_and_says_why_not() -> None:
         drive(slalom.AdamW(lists([(2, 2)], torch.float64), executor="native"), 1)
     with pytest.raises(ValueError, match=r'no executor "natve"\. Did you mean native'):
         slalom.AdamW(lists([(2, 2)], torch.float32), executor="natve")  # type: ignore[arg-type]
+    elsewhere = slalom.AdamW([torch.nn.Parameter(torch.empty(3, 4, device="meta"))], executor="native")
+    with pytest.raises(ValueError, match="the parameter is on meta, and C runs on the CPU"):
+        elsewhere.executors()
 
 
 def test_a_change_of_numbers_builds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

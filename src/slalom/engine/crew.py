@@ -103,11 +103,11 @@ def choose(program: Program, parameter: Tensor, executor: Executor = "auto") -> 
         if obstacle is not None:
             raise ValueError(f'executor="triton" cannot run here: {obstacle}; use executor="auto".')
         return "triton", "as demanded"
-    if parameter.device.type == "cuda":
+    if parameter.device.type == "cuda" and executor == "auto":
         obstacle = _triton_obstacle(program, parameter)
         return ("triton", "compiled for this GPU") if obstacle is None else ("foreach", obstacle)
     if parameter.device.type != "cpu":
-        obstacle = f"there is no compiled executor for {parameter.device.type} yet"
+        obstacle = f"the parameter is on {parameter.device.type}, and C runs on the CPU"
     else:
         obstacle = _obstacle(program, parameter)
     if obstacle is None and compiler() is not None:
