@@ -14,6 +14,7 @@ import slalom
 from networks import build, go, network, train
 from slalom import Recipe, parts
 from slalom.schedules import Cosine
+from test_mixed_precision import assert_untouched, everything
 from test_native import SETTINGS, drive, lists
 from test_triton import LEFT_OUT
 
@@ -243,6 +244,87 @@ def test_closures_scalers_and_schedules() -> None:
         losses.append(float(optimizer.step(closure, scaler=scaler)))
         scheduler.step()
     assert losses[-1] < 0.7 * losses[0]
+
+
+def overflowing(parameters: list[nn.Parameter], step: int, scaler: torch.amp.GradScaler) -> bool:
+    """Write a step's gradients, scaled; those of step 4 overflow."""
+    fill(parameters, step)
+    for parameter in parameters:
+        assert parameter.grad is not None
+        parameter.grad.mul_(float("inf") if step == 4 else scaler.get_scale())
+    return step == 4
+
+
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
+@pytest.mark.parametrize("unscaled", [False, True], ids=["scaled", "unscaled"])
+@pytest.mark.parametrize("name", ["adamw", "lamb", "prodigy", "adafactor", "schedule-free-adamw", "muon"])
+def test_a_scaler_s_verdict_and_scale_are_honoured_without_waiting(name: str, unscaled: bool) -> None:
+    ours, theirs = on_gpu([(40, 50), (7,)]), on_gpu([(40, 50), (7,)])
+    optimizer, plain = build(name, ours), build(name, theirs)
+    scaler = torch.amp.GradScaler("cuda", init_scale=2.0**10)
+    scaler.scale(torch.ones((), device="cuda"))
+    for step in range(7):
+        skipped = overflowing(ours, step, scaler)
+        before = everything(optimizer)
+        try:
+            torch.cuda.set_sync_debug_mode("error" if step > 1 else "default")
+            if unscaled:
+                scaler.unscale_(optimizer)
+            scaler.step(optimizer)
+            scaler.update()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        if skipped:
+            assert_untouched(before, optimizer)
+        else:
+            fill(theirs, step)
+            plain.step()
+    assert scaler.get_scale() == 2.0**9
+    for p, q in zip(ours, theirs, strict=True):
+        assert torch.equal(p, q)
+
+
+@pytest.mark.parametrize("name", ["adamw", "prodigy", "muon"])
+def test_a_scaled_step_can_be_captured(name: str) -> None:
+    ours, theirs = on_gpu([(40, 50), (7,)]), on_gpu([(40, 50), (7,)])
+    optimizer, plain = build(name, ours), build(name, theirs)
+    scaler = torch.amp.GradScaler("cuda", init_scale=2.0**10)
+    scaler.scale(torch.ones((), device="cuda"))
+
+    def step() -> None:
+        scaler.step(optimizer)
+        scaler.update()
+
+    graph = torch.cuda.CUDAGraph()
+    for number in range(7):
+        if number == 3:  # the first steps build tables and kernels
+            with torch.cuda.graph(graph):
+                step()
+        if not overflowing(ours, number, scaler):
+            fill(theirs, number)
+            plain.step()
+        (step if number < 3 else graph.replay)()
+    for p, q in zip(ours, theirs, strict=True):
+        assert torch.equal(p, q)
+        assert float(optimizer.state[p]["step"]) == float(plain.state[q]["step"]) == 6
+
+
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
+def test_a_closure_under_a_scaler_waits_for_nothing() -> None:
+    (w,) = on_gpu([(40, 50)])
+    optimizer = slalom.AdamW([w], lr=0.1)
+    scaler = torch.amp.GradScaler("cuda", init_scale=2.0**10)
+    factor = torch.ones((), device="cuda")
+    for step in range(5):
+        factor.fill_(float("inf") if step == 3 else 1.0)
+        before = w.detach().clone()
+        try:
+            torch.cuda.set_sync_debug_mode("error" if step > 1 else "default")
+            optimizer.step(lambda: factor * w.square().sum(), scaler=scaler)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        assert torch.equal(before, w) == (step == 3)
+    assert optimizer.skipped == 1
 
 
 def test_one_optimizer_over_two_devices() -> None:

@@ -14,7 +14,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from slalom.algebra import State, Value
-from slalom.closures import plain_step, scaled_step
+from slalom.closures import asked_by_a_step_of_a_scaler, plain_step, scaled_step
 from slalom.engine import (
     EXECUTORS,
     Blocks,
@@ -137,7 +137,7 @@ class Optimizer(Evaluation, Updating, torch.optim.Optimizer):
         check_choice(sparse)
         self._executor: Executor = executor
         self.on_nonfinite: OnNonfinite = checked(on_nonfinite)
-        self.skipped = 0
+        self._skipped: int | Tensor = 0
         self._sparse: Rows = sparse
         self._roles, self._by_role, self._blocks = dict(roles or {}), dict(by_role or {}), dict(blocks or {})
         self._rates = dict(rates or {})  # of roles, by argument, for groups that are added
@@ -332,7 +332,8 @@ class Optimizer(Evaluation, Updating, torch.optim.Optimizer):
         With a scaler the step clears the gradients, evaluates the closure, scales its loss, runs backward, unscales,
         clips, updates parameters unless a gradient overflowed, and updates the scaler: nothing of that is left to
         the caller, and hooks run once around it all. A scaler without closure, or one that several optimizers share,
-        works as with any optimizer: ``scaler.step(opt)``, which reads one number per step from the device.
+        works as with any optimizer: ``scaler.step(opt)``. Where all parameters run through Triton neither waits for
+        the device (docs/gpu.md); a step that an overflow keeps from changing anything then has its hooks run too.
 
         Args:
             closure: evaluates the loss and its gradients; called once, first, with gradients enabled. With a scaler it
@@ -394,9 +395,25 @@ class Optimizer(Evaluation, Updating, torch.optim.Optimizer):
         update = functools.partial(self._update, clip)
         if scaler is None:
             return plain_step(self, closure, update, sharpness)
-        loss, taken = scaled_step(self, closure, update, sharpness, scaler, retries)
-        self.skipped += not taken
+        unread = clip is None and not retries and self._stepped_unread()
+        loss, skipped = scaled_step(self, closure, update, sharpness, scaler, retries, unread)
+        self._skipped = self._skipped + skipped
         return loss
+
+    @property
+    def skipped(self) -> int:
+        """How many steps were skipped."""
+        self._skipped = int(self._skipped)
+        return self._skipped
+
+    @skipped.setter
+    def skipped(self, number: int) -> None:
+        self._skipped = number
+
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        """What torch's scaler asks: whether the step honours its verdict, and divides by its scale, without reading."""
+        return asked_by_a_step_of_a_scaler() and self._stepped_unread()
 
     # --- saving, loading, copying ------------------------------------------------------------------------------
 
@@ -439,8 +456,9 @@ class Optimizer(Evaluation, Updating, torch.optim.Optimizer):
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        older = {"on_nonfinite": "ignore", "skipped": 0, "_sparse": "exact", "_blocks": {}}
+        older = {"on_nonfinite": "ignore", "_sparse": "exact", "_blocks": {}}
         super().__setstate__({**older, **state})
+        self.skipped = self.__dict__.pop("skipped", 0)
         self._forget()
         for group in self.param_groups:
             group.setdefault("maximize", False)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import torch
 from torch import Tensor
 
+from slalom.closures import Scaled
 from slalom.engine import (
     LOSS,
     Crew,
@@ -64,14 +65,26 @@ class Updating:
         self._states: list[dict[str, Any]] = []
         self._shards: dict[Tensor, Shard] = {}
 
-    def _update(self, clip: Callable[[], Any] | None, loss: Any) -> None:
+    def _update(self, clip: Callable[[], Any] | None, loss: Any, scaled: Scaled | None = None) -> None:
         """Update parameters and state from the gradients that are there, and the loss if there was a closure."""
+        if clip is not None and scaled is not None and scaled.scale is not None:
+            raise RuntimeError(
+                "clip would see gradients that are still scaled: call scaler.unscale_(optimizer) before "
+                "scaler.step(optimizer)."
+            )
         if clip is not None:
             clip()
         if not self._keeps_its_states():
             self._crews.clear()
         # Everything that can refuse comes first: a step that fails has counted nothing. And the clock is one for all.
         standing = [self._standing(place) for place in range(len(self.param_groups))]
+        left: Numbers = {}
+        if scaled is not None and self._unread([crew for _, crew, _ in standing]):
+            left = scaled.for_kernels()
+        elif scaled is not None:
+            if scaled.overflowed():
+                return
+            standing = [(known, crew, scaled.unscaled(gradients)) for known, crew, gradients in standing]
         if self.on_nonfinite != "ignore" and self._refuses(standing):
             return
         try:
@@ -79,8 +92,9 @@ class Updating:
         finally:
             self._states = list(self.state.values())  # also those of crews that were made before somebody refused
         if any(crew.needs_loss for crew, _, _ in ready):
-            value = _value(loss)
-            ready = [(crew, gradients, {**values, LOSS: value}) for crew, gradients, values in ready]
+            left = {**left, LOSS: _value(loss)}
+        if left:
+            ready = [(crew, gradients, {**values, **left}) for crew, gradients, values in ready]
         clock = self._clock() + 1 if any(crew.needs_clock for crew, _, _ in ready) else 0.0
         parts = [part for crew, _, _ in ready for part in self._parts(crew)]
         for part in parts:
@@ -91,6 +105,15 @@ class Updating:
         for crew, _, _ in ready:
             crew.let_go()
         self._optimizer_step_code()  # torch's anchor for external profilers
+
+    def _unread(self, crews: Iterable[Crew | None]) -> bool:
+        """Whether a step of these reads nothing on the host: no verdict on gradients, a scaler's or its own."""
+        return self.on_nonfinite == "ignore" and all(crew is not None and crew.unread for crew in crews)
+
+    def _stepped_unread(self) -> bool:
+        """Whether the last step read nothing on the host, as far as is known; the next one will hardly differ."""
+        known = [self._crews.get(place) for place in range(len(self.param_groups))]
+        return self._unread(None if one is None else one.crew for one in known)
 
     def _keeps_its_states(self) -> bool:
         """Whether ``state`` still holds what crews were made with: it is public, and some clear it to begin anew."""

@@ -1,6 +1,6 @@
 """From formulas to running code: tracing, planning and the executors. Knows the algebra; never a part or a method."""
 
-from slalom.engine.batch import LOSS, Batch, Numbers, latest, run
+from slalom.engine.batch import LOSS, OVERFLOW, UNSCALE, Batch, Numbers, latest, run
 from slalom.engine.blocks import Blocks, in_words, pieces
 from slalom.engine.build import CompileError
 from slalom.engine.crew import EXECUTORS, Crew, Executor, Seat, choose, seats_of_blocks
@@ -17,6 +17,8 @@ from slalom.engine.storage import computed_dtype, fresh, kept_bytes, kept_dtype,
 __all__ = [
     "EXECUTORS",
     "LOSS",
+    "OVERFLOW",
+    "UNSCALE",
     "Batch",
     "Blocks",
     "CompileError",

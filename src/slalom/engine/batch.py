@@ -17,6 +17,11 @@ SharedWrites = list[tuple[Tensor, Any]]
 # Where a step's numbers hold the value of the loss, beside the hyper-parameters; only programs that need it look.
 LOSS: Final = ("loss", None)
 
+# What a gradient scaler may leave to kernels that read it on the device: what gradients are multiplied by when they are
+# loaded, and a number that is not 0 if the step must change nothing.
+UNSCALE: Final = ("unscale", None)
+OVERFLOW: Final = ("overflow", None)
+
 
 class Batch(Protocol):
     """Parameters of one group that run one program, on their way through a step."""

@@ -234,6 +234,8 @@ class Crew:
                 self._launch(members, _make_triton if name.startswith("triton") else _make_native, executor)
             else:
                 self.others.append((ForeachBatch if name.startswith("foreach") else EagerBatch, members))
+        # Whether a step reads nothing on the host, so that its numbers may be tensors that wait on the device.
+        self.unread = not (self.others or self.sparse or self.empty) and all(one.unread for one, _ in self.launches)
 
     def _launch(self, members: list[Seat], make: Maker, executor: Executor) -> None:
         """Prepare kernels for these parameters; where the compiler fails, lists of torch operations."""

@@ -12,7 +12,7 @@ from typing import Final
 from slalom.algebra import ELEMENT, SCALAR, Expr
 from slalom.engine.plan import Operand, Plan, Stage, array_name
 from slalom.engine.program import walk
-from slalom.engine.triton_places import COLUMN, ROW, TEMPLATE, Speller, function, start
+from slalom.engine.triton_places import COLUMN, ROW, TEMPLATE, Speller, function, start, unless_overflow
 from slalom.engine.triton_prelude import PRELUDE
 from slalom.engine.triton_sections import section
 
@@ -72,7 +72,7 @@ class _Stage:
         ]
         parts = [
             function(f"body{index}", f"{_TABLES}, {sizes}, FULL: tl.constexpr", [*self._where(), *self._body()]),
-            function(f"stage{index}", f"{_TABLES}, {sizes}", head),
+            function(f"stage{index}", f"{_TABLES}, {sizes}", unless_overflow(self.spell, head)),
         ]
         if self.reduced["tensor"]:
             parts.append(self._combine_tensors())
@@ -111,7 +111,8 @@ class _Stage:
             lines.append(f"p{spell.array(name)} = {spell.address(name, 'ALIGNED')} + at")
         loaded = {name: f"x{spell.array(name)}" for name in stage.loads}
         for name, x in loaded.items():
-            lines.append(f"{x} = sl_load(p{spell.array(name)}, mask, FULL).to(tl.float32)")
+            unscaled = f" * tl.load(N + {spell.at.unscale}).to(tl.float32)" if name == "g" else ""
+            lines.append(f"{x} = sl_load(p{spell.array(name)}, mask, FULL).to(tl.float32){unscaled}")
         for node in walk(roots):
             if node.op in ("input", "state") and node.dims == ELEMENT and array_name(node) in loaded:
                 local[id(node)] = loaded[array_name(node)]

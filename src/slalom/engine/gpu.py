@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from slalom.algebra import Expr
-from slalom.engine.batch import LOSS, Numbers, SharedWrites
+from slalom.engine.batch import LOSS, OVERFLOW, UNSCALE, Numbers, SharedWrites
 from slalom.engine.build import CompileError, cache_folder
 from slalom.engine.emit_triton import RANGES, by_extent, emit_triton, supports_triton
 from slalom.engine.plan import Plan, Stage, UnplannableError
@@ -153,6 +153,7 @@ class TritonLaunch(Held):
         # Matrix phases ask for step counts on the host; then the device has copies.
         steps = [state[STEP] for state in self.states]
         self.mirrored = None if steps[0].device == self.device else self._zeros(n, dtype=torch.float32)
+        self.unread = self.mirrored is None
         counts = [step.data_ptr() for step in steps]
         if self.mirrored is not None:
             counts = [self.mirrored.data_ptr() + 4 * place for place in range(n)]
@@ -162,7 +163,7 @@ class TritonLaunch(Held):
         self.T, self.C, self.R = self._on_device(table), self._on_device(chunks), self._on_device(ranges)
         self.L = {extent: self._on_device(places) for extent, places in lists.items()}
         self.G = self._zeros(n, dtype=torch.int64)
-        self.N, self.S = self._zeros(max(1, len(at.leaves))), self._zeros(n * max(1, len(at.scalars)))
+        self.N, self.S = self._zeros(at.overflow + 1), self._zeros(n * max(1, len(at.scalars)))
         self.V, self.Q = self._zeros(max(1, room)), self._zeros(max(1, partials), dtype=torch.float32)
         self.P = self._zeros(max(1, len(chunks) * max((*at.base.partials, 1))))
         self.sections = [self._section(index) for index in range(len(plan.small))]
@@ -389,6 +390,7 @@ class TritonBatch:
         self.group = group
         self.done = -1
         self.tick = int(counts_step)
+        self.may_overflow = OVERFLOW in numbers
         if launch.mirrored is not None:  # counted on the host already
             launch._copy(launch.mirrored, [float(state[STEP]) for state in launch.states], torch.float32)
         given = {"clock": clock, "loss": numbers.get(LOSS, float("nan"))}
@@ -400,7 +402,7 @@ class TritonBatch:
                 values.append(launch.states[0][leaf.attrs["key"]])
             else:
                 values.append(given.get(leaf.attrs.get("name", ""), 0.0))  # reductions come later
-        launch.set_numbers(values)
+        launch.set_numbers([*values, numbers.get(UNSCALE, 1.0), numbers.get(OVERFLOW, 0.0)])
 
     def crossings(self) -> list[Expr]:
         """Return the reductions over several tensors, in the order in which they depend on each other."""
@@ -424,7 +426,7 @@ class TritonBatch:
 
     def finish(self) -> SharedWrites:
         """Run what is left; return what is shared with other batches, to be written last."""
-        plan, places = self.kernel.plan, self.kernel.places
+        plan, places, numbers = self.kernel.plan, self.kernel.places, self.launch.N
         self._until(len(plan.stages) - 1)
         self._section(len(plan.stages))
         shared: SharedWrites = []
@@ -433,8 +435,11 @@ class TritonBatch:
                 found: Any = value
                 if isinstance(value, Expr):
                     number = places.numbers.get(id(value))
-                    found = self._column(value)[0] if number is None else self.launch.N[number]
-                shared.append((self.launch.states[0][key], found))
+                    found = self._column(value)[0] if number is None else numbers[number]
+                target = self.launch.states[0][key]
+                if self.may_overflow:
+                    found = torch.where(numbers[places.overflow] == 0, found, target)
+                shared.append((target, found))
         return shared
 
     def _until(self, stage: int) -> None:

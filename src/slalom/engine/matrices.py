@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import torch
 from torch import Tensor
 
-from slalom.algebra import REDUCTIONS, Expr
+from slalom.algebra import REDUCTIONS, Expr, State
 from slalom.algebra.ops import is_cut
 from slalom.engine.batch import Batch, Numbers, SharedWrites
 from slalom.engine.eager import Run, Tape, Work
@@ -40,6 +40,7 @@ class FusedLaunch(Protocol):
     """What runs a fused phase on a fixed set of tensors, on whatever device."""
 
     gradients: list[Tensor]
+    unread: bool
 
     def set_gradients(self, gradients: list[Tensor]) -> None:
         """Take this step's gradients."""
@@ -76,6 +77,13 @@ def counts_on_host(program: Program) -> bool:
 def _reads_count(phase: Phase) -> bool:
     nodes = walk(phase.program.writes.values())
     return phase.kind == "matrix" and any(node.op == "input" and node.attrs["name"] in ("t", "clock") for node in nodes)
+
+
+def _goes_beyond(phase: Phase, scratch: Mapping[str, State]) -> bool:
+    """Whether torch itself reads gradients in a phase, or writes anything but scratch."""
+    written = phase.program.writes
+    reads = any(node.op == "input" and node.attrs["name"] == "g" for node in walk(written.values()))
+    return phase.kind == "matrix" and (reads or not written.keys() <= scratch.keys())
 
 
 def teams(shapes: Sequence[tuple[int, ...]], device: str = "cpu") -> list[list[int]]:
@@ -201,6 +209,9 @@ class PhasedLaunch(Held):
             for phase in phases.phases
         ]
         self.counts_on_host = any(map(_reads_count, phases.phases))
+        self.kernels_count = not self.counts_on_host and all(launch.unread for launch in self.fused.values())
+        # torch knows nothing of scales and overflows: nothing but scratch may pass through its hands
+        self.unread = self.kernels_count and not any(_goes_beyond(phase, phases.scratch) for phase in phases.phases)
         self.level_of = {
             node.attrs["label"]: index for index, phase in enumerate(phases.phases) for node in phase.program.crossings
         }
@@ -236,10 +247,10 @@ class PhasedBatch:
                 "this recipe decides by its step count which matrix products to form, so its step cannot be captured "
                 "in a CUDA graph: call step() outside of the capture."
             )
-        if counts_step and self.steps[0].device.type == "cpu":
-            torch._foreach_add_(self.steps, 1.0)
-        elif counts_step:
+        if counts_step and launch.kernels_count:
             self.ticks = min(launch.fused)
+        elif counts_step:
+            torch._foreach_add_(self.steps, 1.0)
         self.at = -1
         self.open: Batch | None = None
         self.shared: SharedWrites = []

@@ -109,7 +109,13 @@ def wire(program: Program) -> Wiring:
 
 
 class Held:
-    """The tensors that a launch has the addresses of."""
+    """The tensors that a launch has the addresses of.
+
+    Attributes:
+        unread: whether a step reads nothing on the host, so that numbers may be tensors that wait on the device.
+    """
+
+    unread: bool = False
 
     def __init__(self, parameters: Sequence[Tensor], states: Sequence[dict[str, Tensor]]) -> None:
         self.parameters = list(parameters)

@@ -4,7 +4,8 @@ Everything that a step needs is on the device, so that nothing waits for it and 
 the addresses of `tables` there are
 
 N[]             numbers that all tensors share and only the host or another launch knows: hyper-parameters, the loss,
-                the clock, what the model has in common, completed reductions over several tensors
+                the clock, what the model has in common, completed reductions over several tensors; at its end what
+                gradients are multiplied by, and a number that is not 0 if the step must change nothing
 S[tensors][]    what is one number per tensor: all that is computed from those, and reductions
 """
 
@@ -61,6 +62,16 @@ class Places:
     leaves: tuple[Expr, ...]
     numbers: dict[int, int]
     scalars: dict[int, int]
+
+    @property
+    def unscale(self) -> int:
+        """The column of N with what gradients are multiplied by."""
+        return len(self.leaves)
+
+    @property
+    def overflow(self) -> int:
+        """The column of N that says whether the step must change nothing."""
+        return len(self.leaves) + 1
 
 
 def find_places(plan: Plan) -> Places:
@@ -170,6 +181,11 @@ class Speller:
         if node.op == "state" and node.dims == SCALAR:
             return self.address(array_name(node))
         return None
+
+
+def unless_overflow(speller: Speller, lines: Iterable[str]) -> list[str]:
+    """Spell what is done only if the step may change anything."""
+    return [f"if tl.load(N + {speller.at.overflow}) == 0.0:", *(f"    {line}" for line in lines)]
 
 
 def function(name: str, arguments: str, lines: Iterable[str]) -> str:

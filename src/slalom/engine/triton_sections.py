@@ -7,7 +7,7 @@ from typing import Final
 
 from slalom.algebra import SCALAR, Expr
 from slalom.engine.plan import Operand
-from slalom.engine.triton_places import COLUMN, ROW, Speller, function, start
+from slalom.engine.triton_places import COLUMN, ROW, Speller, function, start, unless_overflow
 
 _KIND: Final = "float64"
 _Body = Callable[[list[str]], list[str]]
@@ -45,7 +45,8 @@ class _Section:
         lines += ["tl.debug_barrier()"] if self.writes else []
         for key, value in self.writes:
             lines += self._store(key, value)
-        return function(f"section{self.index}", "T, N, S, V, TICK: tl.constexpr, BLOCK: tl.constexpr", lines)
+        arguments = "T, N, S, V, TICK: tl.constexpr, BLOCK: tl.constexpr"
+        return function(f"section{self.index}", arguments, unless_overflow(self.spell, lines))
 
     def _value(self, count: int, node: Expr) -> list[str]:
         """Compute a value, keep it for later sections and stages."""
