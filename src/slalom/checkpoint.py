@@ -16,7 +16,7 @@ import pickle
 import platform
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
@@ -197,7 +197,9 @@ def load_checkpoint(
             _warn(f"{'; '.join(damage)}. Going on from {file.name}, saved {facts['saved']} at {facts['position']}.")
         _check_fit(file.name, pieces, content, partial)
         _restore_all(file.name, pieces, content, partial)
-        _warn_of_environment(facts["environment"], partial)
+        changed = _changed_since(facts["environment"])
+        if changed and not partial:
+            _warn(f"the run goes on, but perhaps not to the same bits: {changed}.")
         return Checkpoint(file, content["position"], facts["saved"], facts["environment"])
     if any(_files(folder, serial)[1].exists() for serial in serials):
         raise ValueError(f'no checkpoint in "{folder}" is whole: {"; ".join(damage)}.')
@@ -238,23 +240,32 @@ def _check_fit(name: str, pieces: Mapping[str, Piece], content: Mapping[str, Any
 
 def _restore_all(name: str, pieces: Mapping[str, Piece], content: Mapping[str, Any], partial: bool) -> None:
     """Restore every piece, or none: whatever fails on the way, all are put back."""
-    undo = [remember(piece) for piece in pieces.values()]
+    undo = {piece: remember(pieces[piece]) for piece in pieces}
     states = random_states()
-    done = False
     try:
         for piece in pieces:
             restore(pieces[piece], content["pieces"][piece], modes=not partial)
         if not partial:
             set_random_states(content["random"])
-        done = True
-    except Exception as error:
-        raise ValueError(f"{name} does not fit, and nothing was changed:\n  {piece}: {error}") from error
-    finally:
-        if not done:
+    except BaseException as error:
+        stuck = _put_back(undo)
+        set_random_states(states)
+        if not isinstance(error, Exception):
+            raise
+        kept = f"{', '.join(stuck)} could not be put back" if stuck else "nothing was changed"
+        raise ValueError(f"{name} does not fit, and {kept}:\n  {piece}: {error}") from error
+
+
+def _put_back(undo: Mapping[str, Callable[[], None]]) -> list[str]:
+    """Put all pieces back; return the names of those whose own loader fails at that too."""
+    stuck = []
+    for name, put_back in undo.items():
+        try:
             with torch.no_grad():
-                for put_back in undo:
-                    put_back()
-            set_random_states(states)
+                put_back()
+        except Exception:
+            stuck.append(name)
+    return stuck
 
 
 # --- files ------------------------------------------------------------------------------------------------------
@@ -368,13 +379,12 @@ def _environment() -> dict[str, Any]:
     }
 
 
-def _warn_of_environment(then: Mapping[str, Any], partial: bool) -> None:
+def _changed_since(then: Mapping[str, Any]) -> str:
+    """Say what is not as it was when a checkpoint was saved."""
     now = _environment()
     keys = [key for key in ("torch", "threads", "deterministic", "processor", "gpu") if then.get(key) != now[key]]
-    if keys and not partial:
-        listed = ", ".join(f"{key} was {then.get(key)!r}, is {now[key]!r}" for key in keys)
-        _warn(f"the run goes on, but perhaps not to the same bits: {listed}.")
+    return ", ".join(f"{key} was {then.get(key)!r}, is {now[key]!r}" for key in keys)
 
 
 def _warn(text: str) -> None:
-    warnings.warn(text, stacklevel=3)
+    warnings.warn(text, stacklevel=3)  # whoever called `load_checkpoint`

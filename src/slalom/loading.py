@@ -48,10 +48,8 @@ def merged_groups(saved: Groups, current: Groups) -> list[dict[str, Any]]:
             )
         _check_routing(place, old, new)
         keep = {key: value for key, value in old.items() if key in new or key not in _TORCH_ONLY}
-        names = {"param_names": new["param_names"]} if "param_names" in new else {}
-        if not names:
-            keep.pop("param_names", None)
-        merged.append({**new, **keep, **names, "params": new["params"]})
+        keep.pop("param_names", None)  # parameters have the names that they have here
+        merged.append({**new, **keep, "params": new["params"]})
     return merged
 
 
