@@ -6,9 +6,10 @@ import hashlib
 import importlib.util
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from slalom.errors import UsageError
 
@@ -70,20 +71,46 @@ def build_model(word: str) -> nn.Module:
     Raises:
         UsageError: if there is no such file or function, it fails, or what it returns is no module.
     """
-    from torch import nn
+    model, name = _built(word, "--model ")
+    return _checked_model(model, word, name, "--model ")
 
+
+def build_task(word: str) -> tuple[nn.Module, Callable[[nn.Module], Any] | None]:
+    """Build what a person names as ``FILE.py:function``: a model, or a model and what evaluates its loss.
+
+    Returns:
+        The model, and a function of it that returns the loss on data of its own; None if there is none.
+
+    Raises:
+        UsageError: if there is no such file or function, it fails, or what it returns is neither.
+    """
+    made, name = _built(word, "")
+    if not isinstance(made, tuple):
+        return _checked_model(made, word, name, ""), None
+    if len(made) != 2 or not callable(made[1]):
+        raise UsageError(f'"{word}": {name}() returned {len(made)} things: return a model, or a model and loss(model).')
+    return _checked_model(made[0], word, name, ""), made[1]
+
+
+def _built(word: str, option: str) -> tuple[Any, str]:
+    """Call the function that a word names."""
     file, colon, name = word.rpartition(":")
     if not colon or not file.endswith(".py"):
-        raise UsageError(f'--model "{word}": write FILE.py:function, a function that returns the model.')
+        raise UsageError(f'{option}"{word}": write FILE.py:function, a function that returns the model.')
     build = getattr(import_file(file), name, None)
     if not callable(build):
-        raise UsageError(f'--model "{word}": {file} has no function "{name}".')
+        raise UsageError(f'{option}"{word}": {file} has no function "{name}".')
     try:
-        model = build()
+        return build(), name
     except Exception as error:
         raise UsageError(blame(error, file)) from None
+
+
+def _checked_model(model: Any, word: str, name: str, option: str) -> nn.Module:
+    from torch import nn
+
     if not isinstance(model, nn.Module):
-        raise UsageError(f'--model "{word}": {name}() returned a {type(model).__name__}, not a torch.nn.Module.')
+        raise UsageError(f'{option}"{word}": {name}() returned a {type(model).__name__}, not a torch.nn.Module.')
     return model
 
 

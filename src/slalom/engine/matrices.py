@@ -128,6 +128,21 @@ def launches(
     return made
 
 
+def scratch_bytes(program: Program, parameters: Sequence[Tensor], device: str = "cuda") -> int:
+    """Return the bytes of scratch that `launches` would make on a kind of device; parameters need no values."""
+    if not needs_phases(program) or not parameters:
+        return 0
+    try:
+        found = phased(program)
+    except UnplannableError:
+        return 0  # it runs tensor by tensor
+    sizes = [
+        _Scratch(found, parameters[places[0]], len(places)).size
+        for places in teams([tuple(parameter.shape) for parameter in parameters], device)
+    ]
+    return 4 * (sum(sizes) if program.crossings else max(sizes))
+
+
 class _Scratch:
     """Where a team's scratch lies: arrays whose lives do not overlap share their place."""
 
