@@ -79,3 +79,39 @@ def test_averages_take_their_points_when_they_are_due(every: int, start: int, ta
 def test_ranges_are_said_as_they_are(within: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         P.Ema(1.5) if within == "beta" else P.Decoupled(-1.0)
+
+
+ONE_OF = {"matrix": [[0.6, -0.8], [0.3, 0.4]], "vector": [0.6, -0.8]}
+PUSH = {"matrix": [[0.5, 0.1], [-0.2, 0.3]], "vector": [0.5, 0.1]}
+
+
+@pytest.mark.parametrize(
+    "parts_of",
+    [
+        {"gradient": P.Centralize()},
+        {"gradient": P.LayerRate()},
+        {"guard": P.Tangent(delta=10.0)},
+        {"guard": P.SpectralCap(tau=1e-3)},
+        {"regularize": P.GroupL2(0.5)},
+        {"regularize": P.NormLoss(0.5)},
+        {"regularize": P.Constrained(kappa=0.1)},
+        {"geometry": P.Eigenbasis(Recipe(), beta=0.5, frequency=1)},
+        {"geometry": P.Kronecker()},
+    ],
+    ids=lambda given: type(next(iter(given.values()))).__name__,
+)
+def test_vectors_are_left_alone_by_what_is_for_matrices(parts_of: dict[str, Any]) -> None:
+    def moved(kind: str, **given: Any) -> torch.Tensor:
+        return run(Recipe(**given, step=0.1), ONE_OF[kind], PUSH[kind], PUSH[kind], PUSH[kind])
+
+    assert torch.equal(moved("vector", **parts_of), moved("vector"))
+    assert not torch.allclose(moved("matrix", **parts_of), moved("matrix"), rtol=1e-3)
+
+
+def test_a_vector_has_no_confidence_to_lose() -> None:
+    for kind, same in (("vector", True), ("matrix", False)):
+        one, other = (
+            run(Recipe(momentum=momentum, step=0.1), ONE_OF[kind], PUSH[kind], PUSH[kind])
+            for momentum in (P.Confidence(0.9), P.Ema(0.9, debias=False))
+        )
+        assert torch.allclose(one, other) is same

@@ -1,0 +1,300 @@
+"""What a plan must be, whatever the method: everything once, nothing twice, and as few bytes as by hand.
+
+That plans compute the right thing is tested by running them; a plan that does too much computes it too.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from typing import Any
+
+import pytest
+import torch
+
+import slalom
+from networks import build
+from slalom import Recipe
+from slalom import parts as P  # noqa: N812
+from slalom.algebra import ELEMENT, MATRIX, REDUCTIONS, SCALAR, Expr
+from slalom.engine.phases import Phases, cut, needs_phases
+from slalom.engine.plan import UnplannableError, array_name, is_small, on_host, plan
+from slalom.engine.program import Program, trace, walk
+from slalom.engine.staged import planned, wire
+
+NAMES = slalom.list_optimizers()
+
+
+@functools.cache
+def program(name: str) -> Program:
+    """What a matrix of a model runs."""
+    w = torch.nn.Parameter(torch.ones(4, 3))
+    optimizer = build(name, [w])
+    return optimizer._program(optimizer.param_groups[0], w)
+
+
+def of_recipe(**parts: Any) -> Program:
+    """What a matrix runs under a recipe of one's own."""
+    w = torch.nn.Parameter(torch.ones(4, 3))
+    optimizer = Recipe(**{"step": 0.1, **parts}).build([w])
+    return optimizer._program(optimizer.param_groups[0], w)
+
+
+FUSED = [name for name in NAMES if slalom.recipes.method(name).family != "matrix" and not needs_phases(program(name))]
+PHASED = [name for name in NAMES if needs_phases(program(name))]
+
+
+# --- passes -----------------------------------------------------------------------------------------------------
+
+
+def elements(stage: Any) -> list[Expr]:
+    """What a pass is for: what it stores and what it reduces."""
+    wanted = [*stage.stores.values(), *(node.args[0] for node in stage.reductions)]
+    return [node for node in wanted if isinstance(node, Expr)]
+
+
+def read(stage: Any) -> tuple[set[str], list[Expr]]:
+    """Which arrays a pass needs for that, and what it computes."""
+    arrays, values, seen = set(), [], set()
+
+    def need(node: Any) -> None:
+        if not isinstance(node, Expr) or node.dims != ELEMENT or id(node) in seen:
+            return
+        seen.add(id(node))
+        if id(node) in stage.reread:
+            arrays.add(stage.reread[id(node)])
+        elif not node.args:
+            arrays.add(array_name(node))
+        else:
+            for arg in node.args:
+                need(arg)
+            values.append(node)
+
+    for node in elements(stage):
+        need(node)
+    return arrays - {"position"}, values
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_every_pass_reads_what_it_needs_and_everything_is_written_once(name: str) -> None:
+    found = planned(program(name))
+    stored = [array for stage in found.stages for array in stage.stores]
+    assert sorted(stored) == sorted({"w", *(k for k, s in found.states.items() if s.per == "element")} & {*stored})
+    assert {key for key, slot in program(name).states.items() if slot.per == "element"} & {*program(name).writes} == {
+        *stored
+    } - {"w"}
+    overwritten: set[str] = set()
+    for stage in found.stages:
+        arrays, values = read(stage)
+        assert stage.stores or stage.reductions
+        assert sorted(stage.loads) == sorted(arrays)
+        assert {id(value) for value in stage.values} == {id(value) for value in values}
+        assert len(stage.values) == len(values)
+        assert (arrays & overwritten) <= set(stage.reread.values())
+        overwritten |= set(stage.stores)
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_every_small_value_is_computed_once_and_after_what_it_needs(name: str) -> None:
+    found = planned(program(name))
+    assert len(found.small) == len(found.host) == len(found.stages) + 1
+    known = set()
+    for index, (small, host) in enumerate(zip(found.small, found.host, strict=True)):
+        for node in [*host, *small]:
+            assert id(node) not in known
+            assert all(not isinstance(a, Expr) or id(a) in known or not a.args for a in node.args), (index, node.op)
+            known.add(id(node))
+        assert all(is_small(node) for node in small)
+        assert all(on_host(node) for node in host)
+        if index < len(found.stages):
+            reductions = found.stages[index].reductions
+            assert not known & {id(node) for node in reductions}
+            known |= {id(node) for node in reductions}
+    uses = [*found.writes.values(), *(node for stage in found.stages for node in stage.values)]
+    needed = {id(node) for node in walk(uses) if node.args and node.dims != ELEMENT}
+    assert needed <= known
+
+
+# Bytes per element and passes, by hand; what is written is w and what the method keeps.
+COSTS: dict[str, tuple[int, int]] = {
+    "lars": (28, 2),  # w g for two norms; w g b, and w b written
+    "lamb": (40, 2),  # w g m v, and m v; then w m v, and w
+    "c-adamw": (36, 2),  # g m v, and m v, for the share of the mask; then w g m v, and w
+    "stable-adamw": (36, 2),  # the same, for the size of the update
+    "c-lion": (28, 2),  # g m for the mask; w g m, and w m
+    "adanorm": (32, 2),  # g for its norm; w g m v, and w m v
+    "adafactor": (24, 3),  # w g; g for the size of the update; w g, and w
+    "adam-mini": (24, 2),  # g; w g m, and w m
+    "adagrad-rowwise": (16, 2),  # g; w g, and w
+    "sps": (16, 2),  # the same
+    "sm3": (12, 1),  # w g, and w: its maxima come out of the same pass
+}
+
+
+@pytest.mark.parametrize("name", COSTS)
+def test_bytes_and_passes_are_those_by_hand(name: str) -> None:
+    found = planned(program(name))
+    assert (found.moved, len(found.stages)) == COSTS[name]
+
+
+def test_without_sums_a_method_is_one_pass_over_what_it_has() -> None:
+    count = 0
+    for name in FUSED:
+        if not any(node.op in REDUCTIONS for node in program(name).nodes):
+            found = planned(program(name))
+            arrays = 1 + sum(slot.per == "element" for slot in found.states.values())
+            assert (found.moved, len(found.stages)) == (4 * (2 * arrays + 1), 1), name
+            count += 1
+    assert count > 40
+
+
+def test_one_bit_counts_as_one_bit() -> None:
+    found = planned(program("smmf"))
+    assert {key for key in found.states if found.holds_signs(key)} == {"folded_ema.sign"}
+    assert not found.holds_signs("w")
+    assert found.moved == 12 + 2 / 8
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("adamw", False), ("lamb", False), ("dog", False), ("adafactor", True), ("sm3", True), ("adam-mini", True),
+     ("smmf", True), ("adamp", True)],
+)  # fmt: skip
+def test_rows_matter_where_there_are_any(name: str, expected: bool) -> None:
+    assert planned(program(name)).two_dimensional is expected
+    assert program(name).needs_matrix_view is expected
+
+
+FOLDED = P.FoldedMoment()
+
+
+@pytest.mark.parametrize("other", [{}, {"guard": P.TrustRatio()}, {"regularize": P.Constrained()}], ids=str)
+def test_a_folded_state_is_planned_with_what_is_per_tensor(other: dict[str, Any]) -> None:
+    assert plan(of_recipe(scale=FOLDED, **other)).view == "square"
+
+
+@pytest.mark.parametrize(
+    "other", [{"regularize": P.NormLoss()}, {"gradient": P.Centralize()}, {"scale": P.Factored()}], ids=str
+)
+def test_rows_of_two_views_are_not_planned(other: dict[str, Any]) -> None:
+    momentum = P.FoldedEma()
+    with pytest.raises(UnplannableError, match="rows and columns of two views"):
+        plan(of_recipe(momentum=momentum, **other))
+
+
+# --- what a program asks for ------------------------------------------------------------------------------------
+
+
+def test_only_who_needs_it_is_given_the_loss_the_clock_or_places() -> None:
+    assert {name for name in NAMES if program(name).needs_loss} == {
+        "adalo", "alig", "momo", "momo-adam", "schedule-free-plus", "sps",
+    }  # fmt: skip
+    assert {name for name in NAMES if program(name).needs_clock} == {"momo", "momo-adam", "prodigy", "swats"}
+    assert not any(program(name).needs_positions for name in NAMES)
+    assert of_recipe(gradient=P.Noise(0.1)).needs_positions
+
+
+@pytest.mark.parametrize("name", ["adamw", "lamb", "adafactor", "dog", "soap"])
+def test_sizes_are_asked_where_a_mean_or_a_formula_has_them(name: str) -> None:
+    nodes = program(name).nodes
+    named = {node.attrs["name"] for node in nodes if node.op == "input"}
+    assert program(name).needs_sizes == bool(named & {"rows", "columns", "size"})
+
+
+def test_a_trace_remembers_what_it_was_asked() -> None:
+    asked = {("lr", None): True}
+    assert trace(lambda given, store: given.w - given.grad, asked).asked == asked
+    assert trace(lambda given, store: given.w - given.grad).asked == {}
+
+
+# --- phases -----------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def phases(name: str) -> Phases:
+    return cut(program(name))
+
+
+@pytest.mark.parametrize("name", PHASED)
+def test_phases_take_turns_and_each_does_something(name: str) -> None:
+    kinds = [phase.kind for phase in phases(name).phases]
+    assert "matrix" in kinds
+    assert all(a != b for a, b in itertools.pairwise(kinds))
+    assert kinds[-1] == "fused"  # which writes the parameter
+    for phase in phases(name).phases:
+        assert phase.program.writes or phase is phases(name).phases[-1]
+
+
+@pytest.mark.parametrize("name", PHASED)
+def test_no_product_is_formed_twice_and_none_in_a_fused_phase(name: str) -> None:
+    products = {op for op in MATRIX if op != "transpose"}
+    formed = [
+        node
+        for phase in phases(name).phases
+        for node in phase.program.nodes
+        if node.op in products or (node.op in REDUCTIONS and phase.kind == "matrix")
+    ]
+    whole = [node for node in program(name).nodes if node.op in products]
+    assert sum(node.op in products for node in formed) == len(whole)
+    assert not any(
+        node.op in MATRIX for phase in phases(name).phases if phase.kind == "fused" for node in phase.program.nodes
+    )
+
+
+@pytest.mark.parametrize("name", PHASED)
+def test_scratch_is_written_once_and_lives_until_it_is_last_read(name: str) -> None:
+    found = phases(name)
+    written = [key for phase in found.phases for key in phase.program.writes]
+    assert len(written) == len(set(written))
+    assert set(written) == set(program(name).writes) | set(found.scratch)
+    for key, (born, died) in found.lives.items():
+        readers = [
+            index
+            for index, phase in enumerate(found.phases)
+            if any(node.op == "state" and node.attrs["key"] == key for node in phase.program.nodes)
+        ]
+        assert key in found.phases[born].program.writes
+        assert readers
+        assert min(readers) > born
+        assert max(readers) == died
+    assert set(found.lives) == set(found.scratch)
+
+
+@pytest.mark.parametrize("name", PHASED)
+def test_a_phase_declares_the_states_that_it_touches(name: str) -> None:
+    for phase in phases(name).phases:
+        touched = {node.attrs["key"] for node in phase.program.nodes if node.op == "state"}
+        assert set(phase.program.states) == touched | set(phase.program.writes)
+
+
+# --- tables -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_tables_hold_what_kernels_read_and_nothing_else(name: str) -> None:
+    wiring = wire(program(name))
+    found, layout = wiring.plan, wiring.layout
+    assert layout.arrays == ("w", "g", *(key for key, slot in found.states.items() if slot.scope == "tensor"))
+    assert layout.width == len(layout.arrays) + 4 + len(layout.vectors)
+    kept = [*found.all_small(), *(node for stage in found.stages for node in stage.reductions)]
+    assert len(layout.scalars) == sum(node.dims == SCALAR for node in kept)
+    assert len(layout.vectors) == sum(node.dims != SCALAR for node in kept)
+    assert sorted(layout.host.values()) == list(range(len(layout.host)))
+    assert sorted(layout.scalars.values()) == list(range(len(layout.scalars)))
+    assert [place for place, _ in layout.vectors.values()] == list(range(len(layout.vectors)))
+    used: set[int] = set()
+    for node in [*found.all_small(), *(node for stage in found.stages for node in (*stage.values, *stage.reductions))]:
+        used |= {id(arg) for arg in node.args if isinstance(arg, Expr) and on_host(arg)}
+    ends = [value for stage in found.stages for value in stage.stores.values()]
+    used |= {id(value) for value in [*ends, *found.writes.values()] if isinstance(value, Expr) and on_host(value)}
+    crossed = [node for node in walk([*found.writes.values(), found.result]) if "label" in node.attrs]
+    used |= {id(arg) for node in crossed for arg in node.args if isinstance(arg, Expr) and on_host(arg)}
+    assert set(layout.host) == used
+    assert sorted(wiring.out) == sorted(set(wiring.out))
+    assert len(wiring.out) == len(layout.host)
+    assert set(wiring.shared) == {key for key, slot in found.states.items() if slot.scope != "tensor"} & {
+        node.attrs["key"] for node in program(name).nodes if node.op == "state"
+    }
+    assert wiring.needs_sizes is any(key in wiring.inputs for key in ("rows", "columns", "size"))
+    writes_small = any(found.states[key].scope == "tensor" for key in found.writes)
+    assert wiring.busy == (*(bool(small) for small in found.small[:-1]), bool(found.small[-1]) or writes_small)
