@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 import slalom
 from networks import build, largest_difference, network, train, twins
@@ -505,3 +506,66 @@ def test_loading_takes_the_user_s_keys_along_and_leaves_torch_s_switches_out() -
     optimizer.load_state_dict(before.state_dict())
     assert optimizer.param_groups[0]["note"] == "head"
     assert not {"foreach", "fused", "capturable"} & set(optimizer.param_groups[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "value"), [("galore", "rank", 1), ("soap", "block", 2), ("dion", "rank", 1)]
+)
+def test_a_number_that_decides_on_shapes_is_refused_once_there_is_state(name: str, number: str, value: int) -> None:
+    w = nn.Parameter(torch.randn(8, 6))
+    optimizer = slalom.create(name, [{"params": [w], "role": "matrix"}])
+    w.grad = torch.randn(8, 6)
+    optimizer.step()
+    before, kept = w.detach().clone(), optimizer.param_groups[0][number]
+    optimizer.param_groups[0][number] = value
+    with pytest.raises(RuntimeError, match=r"now ask for .* put back the one that decides on shapes"):
+        optimizer.step()
+    assert torch.equal(w, before)
+    optimizer.param_groups[0][number] = kept
+    optimizer.step()
+    assert not torch.equal(w, before)
+
+
+def test_a_rate_that_is_a_tensor_is_its_groups_own() -> None:
+    lr = torch.tensor(0.5)
+    optimizer = slalom.SGD([{"params": [nn.Parameter(torch.ones(1))]} for _ in range(2)], lr=lr)
+    optimizer.param_groups[0]["lr"].fill_(0.25)
+    assert [float(group["lr"]) for group in optimizer.param_groups] == [0.25, 0.5]
+
+
+@pytest.mark.parametrize("given", [{"a", "b"}, frozenset({"a", "b"})])
+def test_a_set_of_parameters_is_refused(given: Any) -> None:
+    params = type(given)(nn.Parameter(torch.ones(2)) for _ in given)
+    for bad in (params, [{"params": params}]):
+        with pytest.raises(TypeError, match="put them into a list"):
+            slalom.AdamW(bad)
+        with pytest.raises(TypeError, match="put them into a list"):
+            slalom.Muon(bad)
+    with pytest.raises(TypeError, match=r"one tensor of shape \(2,\)"):
+        slalom.AdamW(nn.Parameter(torch.ones(2)))  # type: ignore[arg-type]
+
+
+@pytest.mark.filterwarnings("ignore")  # torch.compile's own
+def test_a_compiled_training_step_goes_around_the_optimizer() -> None:
+    from torch._dynamo.utils import counters
+
+    torch.compiler.reset()
+    counters.clear()
+    a, b = twins(torch.float32)
+    ours, plain = slalom.AdamW(a.parameters()), slalom.AdamW(b.parameters())
+
+    def step(model: nn.Module, optimizer: slalom.Optimizer, x: Tensor) -> Tensor:
+        loss: Tensor = model(x).square().mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss
+
+    compiled = torch.compile(step, backend="eager")
+    for number in range(6):
+        x = torch.randn(8, 16, generator=torch.Generator().manual_seed(number))
+        compiled(a, ours, x)
+        step(b, plain, x)
+    assert largest_difference(a, b) == 0
+    assert counters["stats"]["unique_graphs"] == 1  # the model's, once
+    torch.compiler.reset()

@@ -164,6 +164,21 @@ def _restored(
     return {STEP: state.pop(STEP), **state}
 
 
+def check_layout(key: str, slot: State, tensor: Tensor, parameter: Tensor, blocks: Blocks | None) -> None:
+    """Refuse a state that no longer has the shape that its recipe works with.
+
+    Raises:
+        RuntimeError: if a rank, a block size or the like was assigned after the first step.
+    """
+    want = layout(slot, parameter, blocks)
+    if tuple(tensor.shape) != want:
+        raise RuntimeError(
+            f"the state {key} of a parameter of shape {tuple(parameter.shape)} has shape {tuple(tensor.shape)}, "
+            f"its group's numbers now ask for {want}: put back the one that decides on shapes (a rank, a block size), "
+            "or clear optimizer.state to begin anew."
+        )
+
+
 def real_view(parameter: Tensor) -> Tensor:
     """Return a complex tensor as pairs of reals, any other as it is."""
     return torch.view_as_real(parameter) if parameter.is_complex() else parameter

@@ -32,7 +32,7 @@ from slalom.engine.program import Recorder, the_one
 from slalom.engine.shards import any_sharded, local, placed
 from slalom.errors import UsageError, nearest, unknown
 from slalom.evaluation import Evaluation
-from slalom.loading import KEPT, STEP, merged_groups, real_view, restored_states
+from slalom.loading import KEPT, STEP, check_layout, merged_groups, real_view, restored_states
 from slalom.nonfinite import OnNonfinite, checked
 from slalom.parts import Signals
 from slalom.recipes import ByRole, Method, Recipe
@@ -181,6 +181,10 @@ class Optimizer(Evaluation, Updating, torch.optim.Optimizer):
             if isinstance(self._blueprint.origin, ByRole):
                 param_group.setdefault(key, value)
         super().add_param_group(param_group)
+        for key, value in param_group.items():
+            # A schedule writes into a rate that is a tensor, for one group at a time.
+            if isinstance(value, Tensor) and any(group.get(key) is value for group in self.param_groups[:-1]):
+                param_group[key] = value.clone()
         try:
             self.recipe(self.param_groups[-1])
             check_choice(self._rows(self.param_groups[-1]))
@@ -294,6 +298,8 @@ class Optimizer(Evaluation, Updating, torch.optim.Optimizer):
                 state[key] = shared
             elif sharded:
                 state[key] = placed(slot, parameter, program, state[key])
+            else:
+                check_layout(key, slot, state[key], real_view(parameter), blocks)
         return state
 
     def _number(self, parameter: Tensor) -> int:
@@ -358,6 +364,8 @@ class Optimizer(Evaluation, Updating, torch.optim.Optimizer):
             raise ValueError(f"{retries=}: only an overflow under a scaler is tried again; give scaler=... too.")
         options = {"scaler": scaler, "sharpness": sharpness, "clip": clip, "retries": retries}
         keywords = {key: value for key, value in options.items() if value}
+        if torch.compiler.is_dynamo_compiling():  # a recipe is compiled already: torch.compile goes around it
+            return torch.compiler.disable(self._hooked_step)(closure, keywords)  # type: ignore[no-untyped-call]
         if torch._C._autograd._profiler_enabled():
             with torch.autograd.profiler.record_function(f"Optimizer.step#{type(self).__name__}.step"):
                 return self._hooked_step(closure, keywords)

@@ -54,7 +54,7 @@ def groups_as_given(params: Any, declared: Declared) -> list[Any]:
     """Return what torch's constructor takes; arguments and errors as for `groups_by_role`."""
     if isinstance(params, nn.Module):
         params = [(name, parameter) for name, parameter in params.named_parameters() if parameter.requires_grad]
-    entries = list(params)
+    entries = _entries(params)
     if declared:
         return _as_groups(entries, declared)
     return entries
@@ -62,7 +62,7 @@ def groups_as_given(params: Any, declared: Declared) -> list[Any]:
 
 def _as_groups(params: Any, declared: Declared) -> list[dict[str, Any]]:
     """Return parameters, or groups of them, as groups that know their blocks."""
-    entries: list[Any] = list(params)
+    entries = _entries(params)
     groups = entries if entries and isinstance(entries[0], dict) else [{"params": entries}]
     found = [with_blocks(group, declared) for group in groups]
     names = [name for group in found for name in _names(group) if name is not None]
@@ -138,7 +138,25 @@ def _matching(declared: Mapping[Any, Any], name: str | None) -> Any:
     return next((declared[p] for p in patterns if name is not None and fnmatch.fnmatchcase(name, p)), None)
 
 
+def _entries(params: Any) -> list[Any]:
+    """Return the parameters or groups that an optimizer was given.
+
+    Raises:
+        TypeError: for a tensor alone, or a set.
+    """
+    if isinstance(params, Tensor):
+        raise TypeError(f"the parameters are one tensor of shape {tuple(params.shape)}: put it into a list.")
+    return _listed(params)
+
+
 def _listed(params: Any) -> list[Any]:
+    """Return parameters in their order.
+
+    Raises:
+        TypeError: if they have none.
+    """
+    if isinstance(params, (set, frozenset)):
+        raise TypeError("parameters in a set have no order that a checkpoint could rely on: put them into a list.")
     return [params] if isinstance(params, Tensor) else list(params)
 
 
