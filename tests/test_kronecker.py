@@ -16,6 +16,8 @@ from slalom import parts as P  # noqa: N812
 from slalom.algebra import cutting, symmetric
 from slalom.describe import describe_method
 from slalom.observe import failed_roots
+from slalom.race.workload import reseed, stream
+from slalom.race.workloads import built_in
 from slalom.recipes import method
 from test_native import compare, drive, lists
 
@@ -161,6 +163,31 @@ def test_one_bad_matrix_does_not_spoil_its_neighbours() -> None:
             found = root_of(x, 2, 1e-6, way)
         assert torch.isfinite(found).flatten(1).all(1).tolist() == [True, False, True]
         torch.testing.assert_close(found[2], root_of(x[2], 2, 1e-6, way))
+
+
+def test_a_decomposition_that_fails_without_a_word_is_done_again_in_double_precision() -> None:
+    def silent(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        values, vectors = torch.linalg.eigh(x)
+        bad = x.dtype == torch.float32 and bool((x.diagonal(dim1=-2, dim2=-1) == 0).any())
+        return values, vectors * torch.nan if bad else vectors
+
+    x = torch.stack([spd(4), torch.zeros(4, 4, dtype=torch.float64), spd(4)]).float()
+    values, vectors = symmetric.decomposed(silent, x)
+    assert values.dtype == vectors.dtype == torch.float32
+    torch.testing.assert_close(vectors @ values.diag_embed() @ vectors.mT, x)
+
+
+def test_a_layer_that_most_classes_have_not_reached_has_roots() -> None:
+    """The first gradient of a softmax over many classes with an input of rank 32: eigh in single precision gave nan."""
+    workload = built_in()["zipf"]
+    reseed("zipf", 0, "model")
+    model = workload.model()
+    optimizer = slalom.create("shampoo", model)
+    workload.loss(model, next(iter(workload.batches(stream("zipf", 0, "batches"))))).backward()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        optimizer.step()
+    assert failed_roots(optimizer) == {}
 
 
 @pytest.mark.parametrize("executor", ["eager", "native"])

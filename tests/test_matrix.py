@@ -31,6 +31,22 @@ def test_polar_brings_every_singular_value_near_one_and_ignores_size() -> None:
     assert torch.equal(matrix.polar(0 * x, steps=5, coefficients=matrix.MUON_QUINTIC, dtype="float64"), 0 * x)
 
 
+@pytest.mark.parametrize("shape", [(7, 24, 40), (7, 40, 24), (5, 16, 16), (3, 1, 9), (2, 2, 9, 5)], ids=str)
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_polar_of_few_at_a_time_is_that_of_all(
+    shape: tuple[int, ...], dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = torch.randn(shape)
+    x[0] = 0
+    given = x.clone()
+    whole = matrix.polar(x, steps=5, coefficients=matrix.MUON_QUINTIC, dtype=dtype)
+    monkeypatch.setattr(matrix, "_NEAR_A_THREAD", 3 * 2 * 24 * (24 + 40) * 2 // torch.get_num_threads())
+    found = matrix.polar(x, steps=5, coefficients=matrix.MUON_QUINTIC, dtype=dtype)
+    assert torch.equal(found, whole)
+    assert torch.equal(x, given)
+    assert found.is_contiguous()
+
+
 def test_eigenvectors_diagonalise_largest_first() -> None:
     a = torch.randn(6, 6, dtype=torch.float64)
     a = a @ a.T

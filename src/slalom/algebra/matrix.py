@@ -17,6 +17,9 @@ Coefficients: TypeAlias = tuple[tuple[float, float, float], ...]
 # Jordan et al. 2024 (Muon): a quintic that pushes every singular value above about 0.01 into [0.68, 1.13] in 5 steps.
 MUON_QUINTIC: Final[Coefficients] = ((3.4445, -4.7750, 2.0315),)
 
+# Bytes of matrices that go through an iteration together, for each thread: about what its caches hold.
+_NEAR_A_THREAD: Final = 1 << 22
+
 
 def polar(x: Tensor, *, steps: int, coefficients: Coefficients, dtype: str, safety: float = 1.0) -> Tensor:
     """Approximate the orthogonal polar factor ``U V^T`` of ``x = U S V^T`` by Newton-Schulz iterations.
@@ -33,13 +36,35 @@ def polar(x: Tensor, *, steps: int, coefficients: Coefficients, dtype: str, safe
     Returns:
         Matrices of the shape and dtype of ``x``. They are orthogonal only as far as the coefficients go.
     """
-    tall = x.shape[-2] > x.shape[-1]
-    y = x.to(getattr(torch, dtype)).reshape(-1, *x.shape[-2:])
+    stack = x.reshape(-1, *x.shape[-2:])
+    result = torch.empty_like(stack, memory_format=torch.contiguous_format)
+    if not result.numel():
+        return result.reshape(x.shape)
+    kind = getattr(torch, dtype)
+    wide, high = sorted(x.shape[-2:], reverse=True)
+    each = 2 * high * (wide + high)
+    most = len(stack)
+    if x.device.type == "cpu":  # where the products of some matrices stay near their thread, and memory is reused
+        most = min(most, max(1, _NEAR_A_THREAD * torch.get_num_threads() // (each * kind.itemsize)))
+    space = x.new_empty(most * each, dtype=kind)  # at once: a freed piece this large is kept for the next call
+    for first in range(0, len(stack), most):
+        given, left = stack[first : first + most], result[first : first + most]
+        _polar(given, left, space[: len(given) * each], steps, coefficients, safety)
+    return result.reshape(x.shape)
+
+
+def _polar(x: Tensor, out: Tensor, space: Tensor, steps: int, coefficients: Coefficients, safety: float) -> None:
+    """Run the iterations of `polar` on a stack, in a space for two matrices of its shape and two squares for each."""
+    count, rows, columns = x.shape
+    high, wide = min(rows, columns), max(rows, columns)
+    sizes = [count * high * wide] * 2 + [count * high * high] * 2
+    y, spare, gram, inner = (part.view(count, high, -1) for part in torch.split(space, sizes))
     # the wide way round, laid out so: torch multiplies what lies in rows, and short numbers are turned fastest
-    y = y.mT.contiguous() if tall else y
-    y = y / (safety * torch.linalg.vector_norm(y, dim=(-2, -1), keepdim=True)).clamp(min=1e-7)
-    spare, gram = torch.empty_like(y), y.new_empty(*y.shape[:-1], y.shape[-2])
-    inner = torch.empty_like(gram)
+    if rows > columns:
+        y.copy_(spare.view(x.shape).copy_(x).mT)
+    else:
+        y.copy_(x)
+    y.div_((safety * torch.linalg.vector_norm(y, dim=(-2, -1), keepdim=True)).clamp(min=1e-7))
     for step in range(steps):
         a, b, c = coefficients[min(step, len(coefficients) - 1)]
         torch.bmm(y, y.mT, out=gram)
@@ -47,8 +72,7 @@ def polar(x: Tensor, *, steps: int, coefficients: Coefficients, dtype: str, safe
         # a X is added to the product and not a I to the polynomial: in bfloat16 that doubles the error
         torch.baddbmm(y, inner, y, beta=a, out=spare)
         y, spare = spare, y
-    result: Tensor = (y.mT.contiguous() if tall else y).reshape(x.shape).to(x.dtype)
-    return result
+    out.copy_(spare.view(x.shape).copy_(y.mT) if rows > columns else y)
 
 
 @functools.cache

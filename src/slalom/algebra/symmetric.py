@@ -42,9 +42,14 @@ def gram(x: Tensor) -> Tensor:
 
 
 def decomposed(function: Callable[..., tuple[Tensor, ...]], x: Tensor, **options: bool) -> tuple[Tensor, ...]:
-    """Decompose matrices; where that fails one by one in double precision, and into nan what fails there too."""
+    """Decompose matrices; where that fails one by one in double precision, and into nan what fails there too.
+
+    LAPACK may fail without a word: in single precision a matrix of low rank with many rows of zeros can become nan.
+    """
     try:
-        return tuple(function(x, **options))
+        found = tuple(function(x, **options))
+        if all(bool(torch.isfinite(part).all()) for part in found):
+            return found
     except _LinAlgError:
         pass
     if x.ndim > 2:
