@@ -1,9 +1,11 @@
 """What is measured: timers that add up, limits that hold, machines that were disturbed."""
 
+import io
 import math
 import time
 
 import pytest
+from rich.console import Console
 
 from slalom.race.calibration import disturbed, kernel
 from slalom.race.contestant import enter
@@ -76,6 +78,62 @@ def test_the_cost_of_a_step_is_measured_for_each_contestant(toys):
     assert 0 < costs[0].step_ms < 50
     assert costs[0].step > 0
     assert costs[1] is None
+
+
+def test_what_a_method_does_now_and_then_is_part_of_what_its_step_costs():
+    from slalom.race.work import ROUND, _time
+
+    spent = []
+
+    def step():
+        spent.append(None)
+        # Two that warm up come first; every tenth step is dear.
+        until = time.process_time() + (0.02 if len(spent) % 10 == 2 else 0.0)
+        while time.process_time() < until:
+            pass
+
+    cpu, _ = _time(step, ROUND)
+    assert 0.002 <= cpu < 0.003  # a median of steps would say 0
+
+
+def test_a_step_that_is_not_waited_for_is_known_to_be_long(toys):
+    text = toys.read_text().replace("class Breaks(Line):", "class Hangs(Line):\n    def loss(self, model, batch):\n"
+                                    "        __import__('time').sleep(600)\n\n\nclass Breaks(Line):")  # fmt: skip
+    toys.write_text(text)
+    (sgd,) = enter(["torch.optim.SGD:lr=0.1"])
+    with Pool(1) as pool:
+        jobs = [Measure("hangs", str(toys), sgd), Measure("line", str(toys), sgd)]
+        hangs, line = (event.cost for event in pool.run(jobs, timeout=5.0) if isinstance(event, Measured))
+    assert hangs == Cost(5000.0, 5.0, 0.0)
+    assert line.step < 1.0
+
+
+def test_a_trial_that_would_end_near_its_beginning_is_not_begun(toys, tmp_path):
+    from slalom.race.runner import Limits
+    from slalom.race.runner import run as race
+    from slalom.race.screen import Lines
+    from slalom.race.store import Store
+    from slalom.race.survey import fingerprint
+
+    entries = choose([str(toys)], ["line"])
+    both = plan(entries, enter(["torch.optim.SGD:lr=0.1", "torch.optim.Adam:lr=0.1"]), 1, Ruleset())
+    store = Store(tmp_path)
+    # Of the first it is known that a step takes twenty seconds.
+    slow, quick = both.contestants
+    store.keep_cost("line", slow.label, fingerprint(slow), 20_000.0, 20.0, 0.0)
+    store.keep_cost("line", quick.label, fingerprint(quick), 1.0, 0.001, 0.0)
+    said = Console(file=io.StringIO())
+    assert race(both, store, 1, Lines(said), Limits(timeout=60.0))
+    found = store.outcomes(trial.key for trial in both.trials)
+    outcomes = {trial.contestant.label: found[trial.key] for trial in both.trials}
+    assert outcomes[quick.label].status == "finished"
+    assert (outcomes[slow.label].status, outcomes[slow.label].stopped) == ("timeout", 0)
+    assert "after 3 of 20 steps" in outcomes[slow.label].reason
+    assert "after 3 of 20 steps" in said.file.getvalue()
+    # Nobody tries it again with no more time.
+    assert race(both, store, 1, Lines(said), Limits(timeout=60.0))
+    assert "nothing to train" in said.file.getvalue()
+    assert store.attempts()[both.trials[0].key] == 1
 
 
 def test_a_forecast_counts_steps_and_evaluations_and_learns(toys):
@@ -177,7 +235,7 @@ def test_the_wall_time_of_a_step_counts_the_waiting_and_its_cpu_time_does_not():
     from slalom.race.work import _time
 
     calls = iter([0.0] * 2 + [0.0, 0.0, 0.1] * 500)
-    cpu, wall = _time(lambda: time.sleep(next(calls)), 0.5)
+    cpu, wall = _time(lambda: time.sleep(next(calls)), 30)
     # Most calls do not wait; a median of wall times would not notice those that do.
     assert wall > 0.02
     assert cpu < 0.01

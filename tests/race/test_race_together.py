@@ -84,8 +84,18 @@ def test_the_same_race_twice_is_the_same_to_the_bit(toys, tmp_path):
 
 
 def test_a_dry_run_predicts_and_trains_nothing(toys, tmp_path):
-    said = finish(start(toys, "adam", "sgd", "-w", "line", "--seeds", 3, "--dry-run", cwd=tmp_path))
-    assert re.search(r"18 trials by \d+ workers take about \d+", said), said
+    words = (toys, "adam", "sgd", "-w", "line", "-w", "breaks", "--seeds", 3, "--dry-run", "--json")
+    said = finish(start(*words, cwd=tmp_path))
+    assert "timing steps: of everybody on each workload, 4 kinds" in said
+    assert re.search(r"36 trials by \d+ workers take about \d+", said), said
+    assert "adam on breaks could not be timed" in said
+    facts = json.loads(re.search(r"^\{.*^\}", said, re.DOTALL | re.MULTILINE)[0])
+    assert facts["trials"] == 36
+    assert facts["low"] < facts["seconds"] < facts["high"]
+    assert {(one["workload"], one["contestant"]) for one in facts["parts"] if one["seconds"]} == {
+        ("line", "adam"),
+        ("line", "sgd"),
+    }
     assert rows(tmp_path) == []
 
 

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import re
 
 import pytest
@@ -8,6 +9,7 @@ from slalom.race import Workload
 from slalom.race.contestant import enter
 from slalom.race.files import choose
 from slalom.race.plan import plan
+from slalom.race.records import from_json, to_json
 from slalom.race.rules import Ruleset
 from slalom.race.trial import checkpoints, run
 
@@ -52,6 +54,29 @@ def test_a_run_that_raises_says_what_and_where(attempt):
     outcome = attempt("breaks")
     assert outcome.status == "crashed"
     assert re.fullmatch(r"RuntimeError: .* \(toys\.py, line \d+\)", outcome.reason)
+
+
+GRUMBLES = '''
+
+class Grumbles(Line):
+    """Every loss warns of the same."""
+
+    def loss(self, model, batch):
+        __import__("warnings").warn("the root is not\\nfinite", RuntimeWarning)
+        return super().loss(model, batch)
+'''
+
+
+def test_what_a_trial_warns_of_is_kept_with_it_and_printed_nowhere(toys, attempt, capfd):
+    toys.write_text(toys.read_text() + GRUMBLES)
+    outcomes = [attempt("grumbles"), attempt("grumbles", seed=1), attempt("line")]
+    # Python by itself would say it once a process.
+    assert [outcome.warnings for outcome in outcomes] == [("the root is not finite",)] * 2 + [()]
+    assert capfd.readouterr().err == ""
+    assert [from_json(to_json(outcome)).warnings for outcome in outcomes] == [one.warnings for one in outcomes]
+    # A store that was written before trials kept their warnings is read as before.
+    before = {name: value for name, value in json.loads(to_json(outcomes[0])).items() if name != "warnings"}
+    assert from_json(json.dumps(before)).warnings == ()
 
 
 @pytest.mark.parametrize(("steps", "evaluations"), [(600, 25), (7, 25), (26, 25), (1, 1)])

@@ -6,7 +6,6 @@ it becomes nan, which formulas notice, and the others of its stack are served.
 
 from __future__ import annotations
 
-import functools
 import math
 import warnings
 from collections.abc import Callable
@@ -179,7 +178,6 @@ def coupled_newton(x: Tensor, ridge: Tensor, root: int, steps: int, tolerance: f
     return torch.where((least < _NEAR)[..., None, None], best, math.nan)
 
 
-@functools.cache
 def _warn_of_failure(root: int) -> None:
     warnings.warn(
         f"the inverse root (-1/{root}) of a preconditioner's factor is not finite: the one before stays in use. "

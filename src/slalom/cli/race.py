@@ -94,7 +94,9 @@ def race(
     stop_after: Annotated[
         float | None, typer.Option(min=0, help="Minutes after which the race is stopped.", show_default="never")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the leaderboard as JSON.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the leaderboard, or what --dry-run found, as JSON.")
+    ] = False,
     list_workloads: Annotated[bool, typer.Option("--list-workloads", help="Describe the workloads and stop.")] = False,
 ) -> None:
     """Race optimizers on real training runs; writes a report and can be interrupted and continued.
@@ -137,7 +139,7 @@ def race(
     plan = request.plan()
     workers, hire = _crew(workers, on, gpu=any(entry.workload.device != "cpu" for entry in plan.entries))
     if dry_run:
-        _dry_run(plan, out, workers, status, limits, hire)
+        _dry_run(plan, out, workers, status, limits, hire, as_json=as_json)
         return
     results, report, end = _run(plan, out, workers, status, limits, called, hire)
 
@@ -198,19 +200,28 @@ def _crew(workers: int | None, on: str | None, *, gpu: bool) -> tuple[int, Calla
 
 
 def _dry_run(
-    plan: Plan, out: Path, workers: int, console: Console, limits: Limits, hire: Callable[[int], Crew]
+    plan: Plan,
+    out: Path,
+    workers: int,
+    console: Console,
+    limits: Limits,
+    hire: Callable[[int], Crew],
+    *,
+    as_json: bool,
 ) -> None:
     """Say how long it would take and what takes the time. Nothing is trained; what steps cost is kept in the folder."""
     from slalom.race.runner import predict
-    from slalom.race.screen import about, foresee
+    from slalom.race.screen import about, foresee, foreseen, watch
     from slalom.race.store import Store, prepare
 
     prepare(out)
-    say(console, "Timing a few steps of everybody on each workload.")
-    with closing(Store(out)) as store:
-        trials, forecast = predict(plan, store, workers, limits, hire)
+    with closing(Store(out)) as store, watch(console) as watcher:
+        trials, forecast = predict(plan, store, workers, watcher, limits, hire)
     if forecast is None:
         say(console, f"All {len(plan.trials)} trials are recorded already; nothing to train.")
+    if as_json:
+        typer.echo(json.dumps(foreseen(trials, forecast), indent=2))
+    if forecast is None:
         return
     foresee(trials, forecast, console)
     left = forecast.rest(trials)

@@ -29,8 +29,9 @@ from slalom.race.work import (
     Started,
     Ticked,
     do,
+    killed,
     overdue,
-    stuck,
+    ready,
 )
 
 # How many workers a trial may take with it before it is called crashed: nodes are lost by chance, but not so often.
@@ -41,10 +42,7 @@ class Hand:
     """What runs on the cluster: it does jobs and says where it is."""
 
     def __init__(self) -> None:
-        os.environ["OMP_NUM_THREADS"] = "1"
-        import torch
-
-        torch.set_num_threads(1)
+        ready()
         self.done = 0
 
     def introduce(self) -> tuple[str, str, str]:
@@ -205,12 +203,14 @@ class RayCrew:
         """Ask how far trials are, and kill workers that should have stopped by themselves."""
         for index, worker in enumerate(self._workers):
             job = worker.job
-            if not isinstance(job, Trial):
+            if job is None:
                 continue
             if overdue(worker.since, timeout):
                 self._ray.kill(worker.actor)
                 worker.actor = worker.waiting = None
-                yield Finished(index, job, stuck(timeout))
+                yield killed(index, job, timeout)
+                continue
+            if isinstance(job, Measure):
                 continue
             if worker.asked is None:
                 worker.asked = worker.actor.reached.remote()

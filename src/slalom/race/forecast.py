@@ -15,6 +15,8 @@ from slalom.race.work import Cost
 
 # How far a trial is off before any was seen, as a standard deviation of logarithms, and how many trials that weighs.
 DOUBT, WEIGHT = 0.15, 4
+# A trial whose steps take so many times its time limit would end at a few of them.
+HOPELESS = 5.0
 # Of so many trials, the last ones, it is remembered how fast the machine was.
 RECENT = 12
 
@@ -31,7 +33,14 @@ class Estimate:
 class Forecast:
     """What is known of the time that trials take."""
 
-    def __init__(self, plan: Plan, costs: Mapping[tuple[str, str], Cost], workers: int, crowding: float = 1.0) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        costs: Mapping[tuple[str, str], Cost],
+        workers: int,
+        crowding: float = 1.0,
+        timeout: float = math.inf,
+    ) -> None:
         """Begin with what was measured.
 
         Args:
@@ -39,8 +48,9 @@ class Forecast:
             costs: of steps and evaluations with nothing beside them, by workload and contestant.
             workers: how many trials run at once.
             crowding: how many times as long a step takes when all workers train.
+            timeout: the seconds after which a trial is stopped.
         """
-        self.workers = workers
+        self.workers, self.timeout = workers, timeout
         self._costs = costs
         self._evaluations = {
             entry.workload.name: (entry.workload.evaluations, entry.workload.steps) for entry in plan.entries
@@ -64,12 +74,32 @@ class Forecast:
             self._pace.append(outcome.seconds / bare)
         self._seen[trial.workload, trial.contestant.label].append(outcome.seconds / trial.steps)
 
+    def hopeless(self, trial: Trial) -> str:
+        """Return why a trial would be stopped long before its end, by the timing of steps; empty if it would not."""
+        cost = self._costs.get((trial.workload, trial.contestant.label))
+        if cost is None or cost.step * trial.steps < HOPELESS * self.timeout:
+            return ""
+        return (
+            f"not begun: a step takes {cost.step:.3g} s or more, so that the {self.timeout:g} s of a trial "
+            f"would end it after {self.timeout / cost.step:.0f} of {trial.steps} steps"
+        )
+
+    def known(self, trial: Trial) -> bool:
+        """Whether anything is known of the time that a trial takes."""
+        who = (trial.workload, trial.contestant.label)
+        return who in self._costs or bool(self._seen[who])
+
     def trial(self, trial: Trial) -> float:
-        """Return the seconds that one trial should take; of a kind that was not seen, by the pace of the others."""
+        """Return the seconds that one trial should take; of a kind that was not seen, by the pace of the others.
+
+        One that is hopeless takes none.
+        """
         seen = self._seen[trial.workload, trial.contestant.label]
         if seen:
             return trial.steps * statistics.fmean(seen)
-        return self._bare(trial) * statistics.median(self._pace)
+        if self.hopeless(trial):
+            return 0.0
+        return min(self.timeout, self._bare(trial) * statistics.median(self._pace))
 
     def rest(self, trials: Iterable[Trial]) -> Estimate:
         """Return how long these take until they are done, all workers working."""

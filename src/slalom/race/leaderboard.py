@@ -178,3 +178,9 @@ def _failures(results: Results, console: Console) -> None:
         console.print(Text(f"{len(found)} trials {what}; the distinct reasons:", style="bold"))
         for reason in dict.fromkeys(failure.outcome.reason for failure in found):
             console.print(Padding(Text(reason), (0, 0, 0, 2)))
+    if results.warnings:
+        console.print()
+        console.print(Text("Warnings from trials:", style="bold"))
+        for one in results.warnings:
+            where = f"{one.contestant} on {', '.join(one.workloads)}, {one.trials} trials: "
+            console.print(Padding(Text.assemble((where, "dim"), one.text), (0, 0, 0, 2)))

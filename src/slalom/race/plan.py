@@ -47,10 +47,10 @@ def plan(
     trials = []
     for entry in entries:
         workload = entry.workload
-        steps = round(workload.steps * rules.budget)
+        steps, data = round(workload.steps * rules.budget), workload.data_hash()
         for contestant in contestants:
             for seed in studies:
                 for index, settings in enumerate(rules.settings(contestant, workload.lr_scale, seed)):
-                    digest = key(workload, entry.source, contestant, settings, seed, steps)
+                    digest = key(workload, entry.source, data, contestant, settings, seed, steps)
                     trials.append(Trial(workload.name, entry.file, contestant, settings, index, seed, steps, digest))
     return Plan(tuple(entries), tuple(contestants), tuple(studies), tuple(trials), rules)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import multiprocessing
-import os
 import signal
 import time
 from collections.abc import Iterable, Iterator
@@ -14,7 +13,21 @@ from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING
 
 from slalom.race.records import Outcome
-from slalom.race.work import TICK, Advanced, Event, Finished, Job, Measure, Measured, Started, Ticked, overdue, stuck
+from slalom.race.work import (
+    TICK,
+    Advanced,
+    Event,
+    Finished,
+    Job,
+    Measure,
+    Measured,
+    Started,
+    Ticked,
+    do,
+    killed,
+    overdue,
+    ready,
+)
 
 if TYPE_CHECKING:
     from slalom.race.trial import Trial
@@ -102,13 +115,12 @@ class Pool:
     def _overdue(self, timeout: float) -> Iterator[Event]:
         """Kill workers that should have stopped by themselves."""
         for index, worker in enumerate(self._workers):
-            late = worker.alive and overdue(worker.since, timeout)
-            if late and worker.job is not None and not isinstance(worker.job, Measure):
+            if worker.alive and worker.job is not None and overdue(worker.since, timeout):
                 worker.process.kill()
                 worker.process.join()
                 worker.connection.close()
                 self._workers[index] = self._hire()
-                yield Finished(index, worker.job, stuck(timeout))
+                yield killed(index, worker.job, timeout)
 
     def _hear(self, index: int) -> Iterator[Event]:
         worker = self._workers[index]
@@ -161,15 +173,7 @@ def _work(connection: Connection) -> None:
     """Be a worker: do what comes through the pipe until it ends."""
     # Ctrl-C reaches the whole process group; only the main process decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.environ["OMP_NUM_THREADS"] = "1"
-    import torch
-
-    # Before the first word to the main process: importing is not a trial's time.
-    import slalom.race.files
-    import slalom.race.trial  # noqa: F401
-    from slalom.race.work import do
-
-    torch.set_num_threads(1)
+    ready()
     with suppress(EOFError, BrokenPipeError):
         connection.send(0)
         while True:

@@ -55,6 +55,7 @@ class Outcome:
             `seconds` but for bookkeeping.
         calibration: CPU milliseconds of `slalom.race.calibration.kernel` before and after.
         environment: versions, threads and cores.
+        warnings: what the method, the workload or a library warned of, each kind once.
     """
 
     status: Status
@@ -67,6 +68,7 @@ class Outcome:
     parts: Mapping[str, float] = field(default_factory=dict)
     calibration: tuple[float, ...] = ()
     environment: Mapping[str, str | int] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -112,5 +114,6 @@ def from_json(text: str) -> Outcome:
     curve = plain.pop("curve")
     metrics = {name: tuple(values) for name, values in curve.pop("metrics").items()}
     series = {name: tuple(values) for name, values in curve.items()}
-    calibration = tuple(plain.pop("calibration"))
-    return Outcome(curve=Curve(metrics=metrics, **series), calibration=calibration, **plain)
+    for name in ("calibration", "warnings"):
+        plain[name] = tuple(plain.get(name, ()))
+    return Outcome(curve=Curve(metrics=metrics, **series), **plain)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from slalom.race.calibration import disturbed
@@ -26,6 +26,16 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class Warned:
+    """A warning, and in how many trials it was given."""
+
+    contestant: str
+    workloads: tuple[str, ...]
+    text: str
+    trials: int
+
+
+@dataclass(frozen=True)
 class Results:
     """What is known of a plan so far.
 
@@ -40,6 +50,7 @@ class Results:
         disturbed: keys of the trials before or after which the machine was slower than usual.
         runs: the calls of the command that made the race.
         foreign: how many trials in the store belong to other code.
+        warnings: what was warned of in trials.
     """
 
     plan: Plan
@@ -52,6 +63,7 @@ class Results:
     disturbed: frozenset[str] = frozenset()
     runs: tuple[Run, ...] = ()
     foreign: int = 0
+    warnings: tuple[Warned, ...] = ()
 
     @property
     def missing(self) -> int:
@@ -92,6 +104,19 @@ def gather(
         disturbed=_disturbed(outcomes),
         runs=runs,
         foreign=foreign,
+        warnings=_warnings(run, outcomes),
+    )
+
+
+def _warnings(run: list[Trial], outcomes: Mapping[str, Outcome]) -> tuple[Warned, ...]:
+    """Return what was warned of, with the trials of one contestant together."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for trial in run:
+        for text in outcomes[trial.key].warnings:
+            found.setdefault((trial.contestant.label, text), []).append(trial.workload)
+    return tuple(
+        Warned(label, tuple(dict.fromkeys(workloads)), text, len(workloads))
+        for (label, text), workloads in found.items()
     )
 
 
@@ -222,6 +247,7 @@ def as_json(results: Results) -> dict[str, Any]:
             }
             for failure in results.failures
         ],
+        "warnings": [asdict(one) for one in results.warnings],
         "standings": _standings(results.standings),
         "ruleset": results.plan.rules.explain(),
         "disturbed": len(results.disturbed),

@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-import statistics
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import astuple, dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from slalom.race.contestant import Contestant
 from slalom.race.forecast import Estimate, Forecast
 from slalom.race.plan import Plan
 from slalom.race.pool import Pool
 from slalom.race.records import Outcome
 from slalom.race.store import LEASE, Store
+from slalom.race.survey import Onlooker, survey
 from slalom.race.trial import Trial
-from slalom.race.work import Cost, Crew, Event, Finished, Measure, Measured, Ticked
+from slalom.race.work import Crew, Event, Finished, Ticked, hopeless
 
 # A trial that takes longer is stopped, unless somebody says otherwise: a hung one would stop the race.
 TIMEOUT = 1800.0
 
 
-class Watcher(Protocol):
-    """Somebody who wants to see the race while it runs."""
-
-    def measuring(self) -> None:
-        """Be told that the workers are starting and steps are being timed."""
+class Watcher(Onlooker, Protocol):
+    """Somebody who wants to see the race while it runs, and the timing of steps before it."""
 
     def begin(self, trials: int, known: int, left: Estimate) -> None:
         """Be told how many trials there are, how many of them are known already, and how long the rest will take."""
@@ -79,7 +73,8 @@ def run(
     """Train what is missing; return whether everything is done.
 
     A crashed trial is tried again, because memory that was short may not be so any more, and so is one that was
-    stopped after less time than it is given now. Trials that another process is at work on are left to it.
+    stopped after less time than it is given now. Trials that another process is at work on are left to it. One that by
+    the timing of steps would be stopped near its beginning is not begun.
 
     Args:
         plan: the race.
@@ -98,10 +93,9 @@ def run(
         return True
     workers = min(workers, len(missing))
     began, trained, number = time.monotonic(), 0, 0
-    watcher.measuring()
     try:
         with hire(workers) as crew:
-            forecast = survey(plan, crew, store, missing.values())
+            forecast = survey(plan, crew, store, missing.values(), watcher, limits.timeout)
             # The longest first, so that no worker is left alone with a long trial at the end. Among equals study by
             # study, so that a race that is interrupted has compared all contestants on those that it got to.
             queue = sorted(missing.values(), key=lambda trial: (-forecast.trial(trial), trial.seed))
@@ -114,6 +108,14 @@ def run(
                 del missing[trial.key]
                 watcher.elsewhere()
 
+            for trial in queue:
+                reason = forecast.hopeless(trial)
+                if reason and store.claim(trial.key, tried=again.get(trial.key, 0)) == "mine":
+                    outcome = hopeless(reason, limits.timeout)
+                    store.record(trial, outcome)
+                    del missing[trial.key]
+                    watcher.saw(Finished(0, trial, outcome), forecast.rest(missing.values()))
+            queue = [trial for trial in queue if trial.key in missing]
             renewed = time.monotonic()
             for event in crew.run(_claimed(queue, store, again, elsewhere), timeout=limits.timeout):
                 if isinstance(event, Finished):
@@ -137,17 +139,23 @@ def run(
 
 
 def predict(
-    plan: Plan, store: Store, workers: int, limits: Limits | None = None, hire: Callable[[int], Crew] = Pool
+    plan: Plan,
+    store: Store,
+    workers: int,
+    watcher: Onlooker,
+    limits: Limits | None = None,
+    hire: Callable[[int], Crew] = Pool,
 ) -> tuple[list[Trial], Forecast | None]:
     """Return the trials that a race would train and how long they take, after timing steps and training nothing.
 
     Without any the forecast is None.
     """
-    missing, _ = _missing(plan, store, limits or Limits())
+    limits = limits or Limits()
+    missing, _ = _missing(plan, store, limits)
     if not missing:
         return [], None
     with hire(min(workers, len(missing))) as crew:
-        return list(missing.values()), survey(plan, crew, store, missing.values())
+        return list(missing.values()), survey(plan, crew, store, missing.values(), watcher, limits.timeout)
 
 
 def _missing(plan: Plan, store: Store, limits: Limits) -> tuple[dict[str, Trial], dict[str, int]]:
@@ -181,45 +189,3 @@ def _claimed(
         else:
             if waiting:
                 yield None
-
-
-def survey(plan: Plan, crew: Crew, store: Store, trials: Collection[Trial]) -> Forecast:
-    """Time steps, and find out how much slower they are when all workers train at once."""
-    costs = measure(crew, store, trials)
-    crowding = 1.0
-    if crew.size > 1 and costs:
-        # One whose steps are neither the shortest nor the longest, which may take seconds each.
-        who = sorted(costs, key=lambda pair: costs[pair].step)[len(costs) // 2]
-        trial = next(trial for trial in trials if (trial.workload, trial.contestant.label) == who)
-        jobs = [Measure(trial.workload, trial.file, trial.contestant)] * crew.size
-        together = [event.cost.step for event in crew.run(jobs) if isinstance(event, Measured) and event.cost]
-        alone = [event.cost.step for event in crew.run(jobs[:1]) if isinstance(event, Measured) and event.cost]
-        if together and alone:
-            crowding = max(1.0, statistics.median(together) / alone[0])
-    return Forecast(plan, costs, crew.size, crowding)
-
-
-def measure(crew: Crew, store: Store, trials: Iterable[Trial]) -> dict[tuple[str, str], Cost]:
-    """Return what steps cost, one at a time so that nothing of ours disturbs them; what is known is not timed again."""
-    kept = store.costs()
-    jobs = {
-        (trial.workload, trial.contestant.label): Measure(trial.workload, trial.file, trial.contestant)
-        for trial in trials
-    }
-    # A recipe in a file keeps its label when the file is edited, so its contents are part of what the cost is filed by.
-    identities = {who: fingerprint(job.contestant) for who, job in jobs.items()}
-    costs = {
-        who: Cost(*kept[who][1]) for who, identity in identities.items() if who in kept and kept[who][0] == identity
-    }
-    todo = [job for who, job in jobs.items() if who not in costs]
-    for event in crew.run(todo, at_once=1):
-        if isinstance(event, Measured) and event.cost is not None:
-            who = (event.job.workload, event.job.contestant.label)
-            costs[who] = event.cost
-            store.keep_cost(*who, identities[who], *astuple(event.cost))
-    return costs
-
-
-def fingerprint(contestant: Contestant) -> str:
-    """Return a digest of everything that determines how a contestant trains, apart from its settings."""
-    return hashlib.sha256(json.dumps(contestant.identity(), sort_keys=True, default=repr).encode()).hexdigest()[:16]

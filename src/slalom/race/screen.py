@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
@@ -14,6 +16,9 @@ from slalom.race.forecast import Estimate, Forecast
 from slalom.race.records import Outcome
 from slalom.race.trial import Trial
 from slalom.race.work import Advanced, Event, Finished, Measure, Started, Ticked
+
+# A log is told at most every so many seconds how far the timing of steps is.
+PAUSE = 10.0
 
 
 def duration(seconds: float) -> str:
@@ -34,18 +39,51 @@ def about(time: Estimate) -> str:
 
 
 def foresee(trials: Sequence[Trial], forecast: Forecast, console: Console) -> None:
-    """Print how long each contestant would train on each workload, one worker working."""
-    seconds: dict[str, dict[str, float]] = {}
+    """Print how long the workloads and the contestants would train, one worker working, and what would go wrong."""
+    parts = _parts(trials, forecast)
+    everybody = list(dict.fromkeys(label for _, label in parts))
+    width = max(len(name) for who in parts for name in who)
+    for workload in dict.fromkeys(name for name, _ in parts):
+        row = {label: parts[workload, label] for label in everybody if (workload, label) in parts}
+        dearest = sorted(row, key=lambda label: -row[label])[:3]
+        line = Text(f"{workload:<{width}}  {duration(sum(row.values())):>9}", style="bold")
+        if len(row) > 1:
+            most = ", ".join(f"{label} {duration(row[label])}" for label in dearest)
+            line.append(f"   {'most of it ' if len(row) > 3 else ''}{most}", style="not bold dim")
+        console.print(line, soft_wrap=True)
+    console.print()
+    for label in everybody:
+        total = sum(seconds for (_, one), seconds in parts.items() if one == label)
+        console.print(Text(f"{label:<{width}}  {duration(total):>9}"))
+    console.print()
+    kinds = {(trial.workload, trial.contestant.label): trial for trial in reversed(trials)}
+    for (workload, label), trial in kinds.items():
+        if not forecast.known(trial):
+            console.print(f"{label} on {workload} could not be timed and is not counted.", highlight=False)
+        elif reason := forecast.hopeless(trial):
+            console.print(f"{label} on {workload}: {reason}.", highlight=False)
+        elif forecast.trial(trial) >= forecast.timeout:
+            said = (
+                f"{label} on {workload} would be stopped after {duration(forecast.timeout)} in each trial (--timeout)."
+            )
+            console.print(said, highlight=False)
+
+
+def foreseen(trials: Sequence[Trial], forecast: Forecast | None) -> dict[str, Any]:
+    """Return the same as plain data: seconds with all workers working, and of one worker by workload and contestant."""
+    parts = _parts(trials, forecast) if forecast else {}
+    left = forecast.rest(trials) if forecast else Estimate(0.0, 0.0, 0.0)
+    rows = [{"workload": workload, "contestant": label, "seconds": parts[workload, label]} for workload, label in parts]
+    return {"trials": len(trials), "workers": forecast.workers if forecast else 0, **asdict(left), "parts": rows}
+
+
+def _parts(trials: Sequence[Trial], forecast: Forecast) -> dict[tuple[str, str], float]:
+    """Return the seconds by workload and contestant."""
+    parts: dict[tuple[str, str], float] = {}
     for trial in trials:
-        row = seconds.setdefault(trial.workload, {})
-        row[trial.contestant.label] = row.get(trial.contestant.label, 0.0) + forecast.trial(trial)
-    labels = list(dict.fromkeys(trial.contestant.label for trial in trials))
-    width = max(len(label) for label in [*labels, *seconds])
-    for workload, row in seconds.items():
-        console.print(Text(f"{workload:<{width}}  {duration(sum(row.values())):>9}", style="bold"))
-        for label in labels:
-            if label in row:
-                console.print(Text(f"  {label:<{width}}{duration(row[label]):>9}", style="dim"))
+        who = (trial.workload, trial.contestant.label)
+        parts[who] = parts.get(who, 0.0) + forecast.trial(trial)
+    return parts
 
 
 def describe(trial: Trial) -> str:
@@ -71,6 +109,8 @@ class Lines:
     def __init__(self, console: Console) -> None:
         self.console = console
         self.total = self.done = 0
+        self._spoke = 0.0
+        self._warned: set[tuple[str, str]] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -84,9 +124,16 @@ class Lines:
         """Print one line, exactly as it is."""
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def measuring(self) -> None:
-        """Say why nothing is training yet."""
-        self.say("Starting the workers and timing a few steps of everybody on each workload.")
+    def measuring(self, done: int, total: int, job: Measure | None) -> None:
+        """Say why nothing is training yet, and now and then how far it is."""
+        now = time.monotonic()
+        if job is None:
+            self.say(f"Starting the workers and timing steps: of everybody on each workload, {total} kinds.")
+        elif now > self._spoke + PAUSE:
+            self.say(f"timed {done} of {total}, now {job.contestant.label} on {job.workload}")
+        else:
+            return
+        self._spoke = now
 
     def begin(self, trials: int, known: int, left: Estimate) -> None:
         """Say how long it will take."""
@@ -107,6 +154,14 @@ class Lines:
             self.done += 1
             rest = f"about {duration(left.seconds)} left" if self.done < self.total else "done"
             self.say(f"[{self.done}/{self.total}] {describe(event.job)}  {verdict(event.outcome)}  ({rest})")
+            self._warn(event)
+
+    def _warn(self, event: Finished) -> None:
+        """Say what a trial warned of, the first time that its contestant does."""
+        for text in event.outcome.warnings:
+            if (event.job.contestant.label, text) not in self._warned:
+                self._warned.add((event.job.contestant.label, text))
+                self.say(f"{event.job.contestant.label} on {event.job.workload} warns: {text}")
 
 
 class Bars(Lines):
@@ -121,6 +176,7 @@ class Bars(Lines):
         )
         self.progress = Progress(*columns, console=console, transient=True)
         self.race: TaskID | None = None
+        self.timing: TaskID | None = None
         self.workers: dict[int, TaskID] = {}
 
     def __enter__(self) -> Self:
@@ -133,8 +189,18 @@ class Bars(Lines):
         """Take the bars away."""
         self.progress.stop()
 
+    def measuring(self, done: int, total: int, job: Measure | None) -> None:
+        """Show a bar for the timing of steps."""
+        if self.timing is None:
+            self.timing = self.progress.add_task("", total=total, note="")
+        now = f"{job.contestant.label} on {job.workload}" if job else "starting the workers"
+        self.progress.update(self.timing, completed=done, description=f"{done}/{total} kinds of step timed", note=now)
+
     def begin(self, trials: int, known: int, left: Estimate) -> None:
         """Show the bar of the race."""
+        if self.timing is not None:
+            self.progress.remove_task(self.timing)
+            self.timing = None
         super().begin(trials, known, left)
         self.race = self.progress.add_task(f"{known}/{trials} trials", total=trials, completed=known, note="")
 
@@ -153,6 +219,7 @@ class Bars(Lines):
             self.done += 1
             if event.outcome.status != "finished":
                 self.say(f"{describe(event.job)}  {verdict(event.outcome)}")
+            self._warn(event)
             self.progress.update(self.race, completed=self.done, description=f"{self.done}/{self.total} trials")
         if self.race is not None:
             self.progress.update(self.race, note=f"about {about(left)} left")

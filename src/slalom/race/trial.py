@@ -10,6 +10,7 @@ import platform
 import statistics
 import time
 import traceback
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -65,13 +66,15 @@ class Trial:
 JUDGED = frozenset({"title", "target", "reference", "base", "tier", "size", "path"})
 
 
-def key(workload: Workload[Any], source: str, contestant: Contestant, settings: Settings, seed: int, steps: int) -> str:
-    """Return the digest under which a trial's result is kept."""
+def key(
+    workload: Workload[Any], source: str, data: str, contestant: Contestant, settings: Settings, seed: int, steps: int
+) -> str:
+    """Return the digest under which a trial's result is kept; source and data are digests of the workload's."""
     facts = {
         "workload": workload.name,
         "attributes": {name: repr(value) for name, value in sorted(vars(workload).items()) if name not in JUDGED},
         "source": source,
-        "data": workload.data_hash(),
+        "data": data,
         "contestant": contestant.identity(),
         "trial": dict(settings),
         "seed": seed,
@@ -117,15 +120,18 @@ def run(trial: Trial, workload: Workload[Any], progress: Callable[[int], None], 
     meter = Meter(timeout)
     status: Status = "finished"
     reason = ""
-    try:
-        _train(trial, workload, meter, progress)
-    except Diverged as event:
-        status, reason = "diverged", str(event)
-    except TooLong:
-        status, reason = "timeout", f"stopped after {timeout:g} s"
-    except Exception as error:
-        status, reason = "crashed", _line(error, str(workload.path) if isinstance(workload, Script) else trial.file)
-    return _outcome(meter, status, reason)
+    # "default" is once a place, and entering the block forgets what was said before: each trial tells of its own.
+    with warnings.catch_warnings(record=True, action="default") as caught:
+        try:
+            _train(trial, workload, meter, progress)
+        except Diverged as event:
+            status, reason = "diverged", str(event)
+        except TooLong:
+            status, reason = "timeout", f"stopped after {timeout:g} s"
+        except Exception as error:
+            file = str(workload.path) if isinstance(workload, Script) else trial.file
+            status, reason = "crashed", _line(error, file)
+    return _outcome(meter, status, reason, [" ".join(str(one.message).split()) for one in caught])
 
 
 def _train(trial: Trial, workload: Workload[Any], meter: Meter, progress: Callable[[int], None]) -> None:
@@ -149,7 +155,7 @@ def _train(trial: Trial, workload: Workload[Any], meter: Meter, progress: Callab
         progress(last)
 
 
-def _outcome(meter: Meter, status: Status, reason: str) -> Outcome:
+def _outcome(meter: Meter, status: Status, reason: str, warned: list[str]) -> Outcome:
     """Close the books."""
     meter.calibrate()
     return Outcome(
@@ -163,6 +169,7 @@ def _outcome(meter: Meter, status: Status, reason: str) -> Outcome:
         parts=dict(meter.parts),
         calibration=tuple(meter.calibration),
         environment=environment(),
+        warnings=tuple(dict.fromkeys(warned)),
     )
 
 

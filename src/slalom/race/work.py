@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import statistics
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
@@ -22,8 +24,8 @@ class Cost:
     """What one step and one evaluation take when nothing else of ours runs.
 
     Attributes:
-        step_ms: CPU milliseconds of a step; the median of a few.
-        step: wall seconds of a step; the mean of a few.
+        step_ms: CPU milliseconds of a step, on the average over what a method does now and then.
+        step: wall seconds of a step.
         evaluation: wall seconds of an evaluation.
     """
 
@@ -34,11 +36,19 @@ class Cost:
 
 @dataclass(frozen=True)
 class Measure:
-    """A job: find out what a contestant's training step and an evaluation of a workload cost."""
+    """A job: find out what a contestant's training step and an evaluation of a workload cost.
+
+    Attributes:
+        workload: its name.
+        file: the source file that defines it, or None for a built-in one.
+        contestant: whose steps.
+        worth: how many steps the answer is worth, at most.
+    """
 
     workload: str
     file: str | None
     contestant: Contestant
+    worth: int = 10**6
 
 
 @dataclass(frozen=True)
@@ -111,8 +121,21 @@ class Crew(Protocol):
             jobs: what to do; None means that there may be more later. They are asked for one by one, when a worker
                 is free.
             at_once: how many run at the same time; by default as many as there are workers.
-            timeout: wall seconds for a trial. A worker stops by itself after a step; one that is stuck is killed.
+            timeout: wall seconds for a job. A worker stops by itself after a step; one that is stuck is killed.
         """
+
+
+def ready() -> None:
+    """Make this process a worker: one thread, and everything imported, because that is not a trial's time."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    import torch
+
+    import slalom.race.files
+    import slalom.race.trial  # noqa: F401
+
+    torch.set_num_threads(1)
+    # The first optimizer of a process makes torch import a compiler, which takes seconds.
+    torch.optim.SGD([torch.zeros(1, requires_grad=True)])
 
 
 def do(job: Trial | Measure, progress: Callable[[int], None], timeout: float) -> Outcome | Cost | None:
@@ -136,33 +159,59 @@ def stuck(timeout: float) -> Outcome:
     return Outcome("timeout", 0, reason, seconds=timeout)
 
 
-def _measure(job: Measure, seconds: float = 0.2) -> Cost | None:
-    """Time a few steps; what is broken is left for its trials to report."""
+def hopeless(reason: str, timeout: float) -> Outcome:
+    """Return the outcome of a trial that is not begun, because its time would be over long before its end."""
+    return Outcome("timeout", 0, reason, seconds=timeout)
+
+
+def killed(worker: int, job: Trial | Measure, timeout: float) -> Finished | Measured:
+    """Return what became of a job whose worker had to be killed."""
+    if isinstance(job, Measure):
+        # Of a step that was not waited for it is known that it takes longer.
+        return Measured(worker, job, Cost(1e3 * timeout, timeout, 0.0))
+    return Finished(worker, job, stuck(timeout))
+
+
+# Steps are timed in rounds of so many, because what methods do now and then they do every 2, 5, 10 or 20 steps.
+ROUND = 20
+# Rounds are added until they have taken so many seconds, and no step is begun after so many.
+ENOUGH, LONG = 0.1, 5.0
+
+
+def _measure(job: Measure) -> Cost | None:
+    """Time a few steps; what is broken is left for its trials to report, and so is what it warns of."""
     from slalom.race.files import load
     from slalom.race.training import Meter, Training
 
     try:
-        workload, meter = load(job.workload, job.file), Meter()
-        training = Training(workload, job.contestant, job.contestant.plain(), seed=0, steps=workload.steps)
-        # The second step, because the first is one of those that are timed by themselves, which costs a little.
-        cpu, wall = _time(lambda: training.step(2, meter), seconds)
-        return Cost(1e3 * cpu, wall, _time(training.evaluate, seconds / 4)[1])
+        with warnings.catch_warnings(action="ignore"):
+            workload, meter = load(job.workload, job.file), Meter()
+            training = Training(workload, job.contestant, job.contestant.plain(), seed=0, steps=workload.steps)
+            # The second step, because the first is one of those that are timed by themselves, which costs a little.
+            cpu, wall = _time(lambda: training.step(2, meter), ROUND if job.worth >= ROUND else ROUND // 2)
+            return Cost(1e3 * cpu, wall, _time(training.evaluate, 1)[1])
     except Exception:
         return None
 
 
-def _time(action: Callable[[], object], seconds: float) -> tuple[float, float]:
-    """Return the CPU and the wall seconds of one call; the first ones, which warm up, are not counted.
+def _time(action: Callable[[], object], calls: int) -> tuple[float, float]:
+    """Return the CPU and the wall seconds of one call, from rounds of so many; the first ones only warm up.
 
-    Of the CPU time the median, which is the call's own. Of the wall time the mean: on a busy machine most calls are not
-    interrupted and a few are for long, and a trial waits for those as well.
+    Of the CPU time the median over rounds, which is the calls' own. Of the wall time the mean: on a busy machine most
+    calls are not interrupted and a few are for long, and a trial waits for those as well.
     """
-    for _ in range(2):
+    patience = time.perf_counter() + LONG
+    action()
+    if time.perf_counter() < patience:
         action()
     cpu: list[float] = []
-    began = time.perf_counter()
-    while not cpu or (time.perf_counter() < began + seconds and len(cpu) < 200):
-        before = time.process_time()
-        action()
-        cpu.append(time.process_time() - before)
-    return statistics.median(cpu), (time.perf_counter() - began) / len(cpu)
+    done, began = 0, time.perf_counter()
+    while not cpu or (time.perf_counter() < began + ENOUGH and len(cpu) < 200):
+        before, first = time.process_time(), done
+        for _ in range(calls):
+            action()
+            done += 1
+            if time.perf_counter() > patience:
+                break
+        cpu.append((time.process_time() - before) / (done - first))
+    return statistics.median(cpu), (time.perf_counter() - began) / done
