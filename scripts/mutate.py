@@ -1,80 +1,74 @@
-"""Plant faults, one at a time, in copies of the code, and see whether the tests notice.
+"""Plant faults, one at a time, in the running code, and see whether the tests notice.
 
-python scripts/mutate.py --sample 80 --seed 0 --file mutants.json     # again with the same file: it goes on
-python scripts/mutate.py --list                                      # what could be planted, counted
-python scripts/mutate.py --only parts/scale.py:131                   # the faults of one line
+python scripts/mutate.py --seed 1 --file faults.json     # again with the same file: it goes on
+python scripts/mutate.py --list                          # what could be planted, counted
+python scripts/mutate.py --only parts/scale.py:131       # the faults of one line
 
 A fault is a sign, a swapped operand, a term left out, beta for 1 - beta, another comparison, an off-by-one, a minimum
-for a maximum, a state that is not written. Tests are chosen by file: quick ones first, more if those saw nothing.
-Each fault runs in a process that is forked after the slow imports.
+for a maximum, a state that is not written. Which tests run a statement is found out first, once, and kept in a file;
+a fault then meets only tests that run its statement, quick ones first, up to the first that fails. Everything is
+imported and collected once: a fault is planted by giving a function other code, in a process forked for it. What
+imports have computed already and what a test starts as a program of its own is without the fault, so a survivor may
+be noticed all the same; no file is changed.
+
+Faults that nobody could notice are listed with their reasons in scripts/equivalent_faults.toml and counted apart.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
-import contextlib
+import builtins
 import copy
+import gc
+import hashlib
 import json
 import os
 import random
 import resource
-import shutil
+import signal
 import sys
-import tempfile
-from collections.abc import Iterator
+import time
+import tomllib
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from types import CodeType, FunctionType
+from typing import Any, TextIO
+
+import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCES = ("parts/*.py", "engine/plan.py", "engine/phases.py", "loading.py")
-
-METHODS = "tests/test_methods.py::"
-# What the methods' own entries claim, for those methods alone that use the part: seconds, and sees most.
-QUICK = ["what the methods that use it claim"]
-_CLAIMS = [METHODS + name for name in ("test_distinguishing_property", "test_equals_an_independent_implementation")]
-_PARTS = [
-    "part_formulas",
-    "lazy",
-    "light_parts",
-    "norms",
-    "averages",
-    "steps",
-    "recipes",
-    "matrix",
-    "kronecker",
-    "lowrank",
-    "chance",
-    "tricks",
-    "factored",
-    "losses",
-    "optimizer",
-]
-# For each source, tests in the order in which they are tried.
-SUITES: dict[str, list[list[str]]] = {
-    "parts": [
-        QUICK,
-        _CLAIMS,
-        [f"tests/test_{name}.py" for name in _PARTS],
-        [
-            METHODS + "test_every_shape",
-            METHODS + "test_zero_gradients_from_the_start_make_no_nan",
-            "tests/test_pairs.py",
-        ],
-        ["tests/test_cli.py", "tests/test_observe_sigma.py", "tests/test_sparse.py"],
-    ],
-    "engine": [
-        ["tests/test_engine.py", "tests/test_state_bytes.py"],
-        ["tests/test_phases.py", "tests/test_native.py", "tests/test_storage.py"],
-        ["tests/test_matrix.py", "tests/test_pairs.py", METHODS + "test_every_shape"],
-    ],
-    "loading": [
-        ["tests/test_optimizer.py", "tests/test_blocks.py"],
-        [METHODS + "test_resumes_to_the_same_bits", "tests/test_storage.py", "tests/test_averages.py"],
-        ["tests/test_conformance.py", "tests/test_checkpoint.py", "tests/test_mixed_precision.py"],
-    ],
+CODE = ROOT / "src/slalom"
+PLANNER = ("program", "plan", "phases", "staged", "tables", "matrices", "batch", "blocks")
+SOURCES = {
+    "parts": ["parts/*.py"],
+    "planner": [f"engine/{name}.py" for name in PLANNER],
+    "loader": ["loading.py", "checkpoint.py", "runstate.py", "durable.py"],
 }
+# Of the tests that all methods share, those that see most; and whatever else runs a step, a plan or a loader.
+METHODS = (
+    "golden_vector",
+    "equals_an_independent_implementation",
+    "distinguishing_property",
+    "every_shape",
+    "zero_gradients_from_the_start_make_no_nan",
+    "resumes_to_the_same_bits",
+)
+SUITES = (
+    "formulas formulas_of_steps part_formulas planner loading optimizer checkpoint storage blocks phases engine matrix "
+    "kronecker lowrank factored norms averages steps light_parts lazy tricks chance losses nonfinite recipes "
+    "roles_and_groups native foreach"
+)
+FAULTS = ("tests/faults/test_faults_files.py",)
+
+
+def suites() -> list[str]:
+    """Return what is collected."""
+    methods = [f"tests/test_methods.py::test_{name}" for name in METHODS]
+    return [*methods, *(f"tests/test_{name}.py" for name in SUITES.split()), *FAULTS]
+
 
 _OTHER: dict[type[ast.AST], list[type[Any]]] = {
     ast.Add: [ast.Sub],
@@ -109,7 +103,7 @@ class Fault:
     kind: str
     before: str
     after: str
-    owner: str  # the class around it, if there is one
+    statement: str  # where it stands: file and first line
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line} {self.kind}: {self.before!r} -> {self.after!r}"
@@ -153,165 +147,327 @@ def variants(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
 
 def faults(path: Path) -> list[Fault]:
     """Return every fault that can be planted in a file. What is declared, not computed, is left alone."""
-    text = path.read_text()
+    raw = path.read_bytes()
     begins = [0]
-    for line in text.splitlines(keepends=True):
-        begins.append(begins[-1] + len(line.encode()))
-    name = path.relative_to(ROOT / "src/slalom").as_posix()
-    raw = text.encode()
+    for line in raw.splitlines(keepends=True):
+        begins.append(begins[-1] + len(line))
+    name = path.relative_to(CODE).as_posix()
     found = []
 
-    def visit(node: ast.AST) -> None:
+    def plant(node: Any, kind: str, other: ast.AST, statement: str) -> None:
+        start = begins[node.lineno - 1] + node.col_offset
+        stop = begins[node.end_lineno - 1] + node.end_col_offset
+        after = ast.unparse(ast.fix_missing_locations(other))
+        after = f"({after})" if isinstance(other, ast.expr) else after
+        found.append(Fault(name, node.lineno, start, stop, kind, raw[start:stop].decode(), after, statement))
+
+    def visit(node: ast.AST, inside: bool, statement: str) -> None:
         if isinstance(node, (ast.Raise, ast.Assert, ast.arguments, ast.JoinedStr, ast.Subscript)):
             return  # sentences, defaults, hints
-        if isinstance(node, ast.AnnAssign) and not inside[-1]:
+        if isinstance(node, ast.AnnAssign) and not inside:
             return
-        scope = isinstance(node, (ast.FunctionDef, ast.ClassDef))
-        if scope:
-            owner.append(node.name if isinstance(node, ast.ClassDef) else owner[-1])
-            inside.append(isinstance(node, ast.FunctionDef))
-        if inside[-1]:
+        if isinstance(node, ast.stmt):
+            statement = _statement(name, raw, node)
+        if inside:
             for kind, other in variants(node):
-                start = begins[node.lineno - 1] + node.col_offset  # type: ignore[attr-defined]
-                stop = begins[node.end_lineno - 1] + node.end_col_offset  # type: ignore[attr-defined]
-                after = ast.unparse(ast.fix_missing_locations(other))
-                after = f"({after})" if isinstance(other, ast.expr) else after
-                found.append(Fault(name, node.lineno, start, stop, kind, raw[start:stop].decode(), after, owner[-1]))  # type: ignore[attr-defined]
+                plant(node, kind, other, statement)
+        inside = isinstance(node, ast.FunctionDef) or (inside and not isinstance(node, ast.ClassDef))
         for child in ast.iter_child_nodes(node):
             if child not in getattr(node, "decorator_list", []):
-                visit(child)
-        if scope:
-            inside.pop()
-            owner.pop()
+                visit(child, inside, statement)
 
-    inside, owner = [False], [""]
-    visit(ast.parse(text))
+    visit(ast.parse(raw), inside=False, statement="")
     return found
 
 
-def suite_name(fault: Fault) -> str:
-    """Return which tests are tried on a fault."""
-    return fault.file.partition("/")[0].removesuffix(".py")
+def _statement(file: str, raw: bytes, node: ast.stmt) -> str:
+    return f"{file}: {raw.splitlines()[node.lineno - 1].decode().strip()}"
 
 
-def _claims_hold(part: str) -> None:
-    """Check golden vectors, properties and oracles of the methods that use a part, all if it is not given."""
-    import torch
-
-    import test_methods
-    from cases import CASES
-    from slalom.recipes import method
-
-    def uses(name: str, settings: dict[str, Any]) -> bool:
-        known = {key: value for key, value in settings.items() if key in method(name).defaults}
-        return f"{part}(" in repr(method(name).recipe(**known))
-
-    for name, case in CASES.items():
-        torch.manual_seed(0)
-        for golden in case.golden:
-            if uses(name, golden.settings):
-                test_methods.test_golden_vector(name, golden)
-        if case.property is not None and uses(name, {}):
-            case.property()
-        for oracle in case.oracles:
-            if uses(name, oracle.settings):
-                test_methods.test_equals_an_independent_implementation(name, oracle)
+# --- other code for the same functions --------------------------------------------------------------------------
 
 
-def _become_tests(tree: Path, tests: list[str], limit: float, part: str) -> NoReturn:
-    """Run tests in this process, and end it whatever happens: it must not clean up what its parent goes on using."""
-    code = 1
-    try:
-        resource.setrlimit(resource.RLIMIT_CPU, (int(limit), int(limit)))  # not the clock's: machines are shared
-        quiet = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(quiet, 1)
-        os.dup2(quiet, 2)
-        os.chdir(tree)
-        sys.path[:0] = [str(tree / "src"), str(tree / "tests")]
-        if tests == QUICK:
-            _claims_hold(part)
-            os._exit(0)
-        import pytest
+def replace(path: Path, tree: ast.Module | bytes) -> None:
+    """Give every function of a file the code that this text or tree has for it."""
+    codes: dict[tuple[str, int], CodeType] = {}
 
-        here = [test for test in tests if Path(test.partition("::")[0]).exists()]
-        options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", "not slow"]
-        code = int(pytest.main([*options, *here]))
-    finally:
-        os._exit(0 if code == 0 else 1)
+    def walk(code: CodeType) -> None:
+        codes[code.co_qualname, code.co_firstlineno] = code
+        for constant in code.co_consts:
+            if isinstance(constant, CodeType):
+                walk(constant)
+
+    walk(compile(tree, str(path), "exec"))
+    for function in gc.get_objects():  # (isinstance would wake up proxies)
+        if type(function) is FunctionType and function.__code__.co_filename == str(path):
+            old = function.__code__
+            new = codes.get((old.co_qualname, old.co_firstlineno), old)
+            if new.co_freevars == old.co_freevars:  # a module's lambdas on one line are told apart by nothing else
+                function.__code__ = new
 
 
-def verdict(fault: Fault | None, tree: Path, tests: list[str], limit: float) -> str:
-    """Run tests on a tree with a fault in it: "caught", "survived" or "endless", which whoever waits has caught."""
-    source = tree / "src/slalom" / fault.file if fault else None
-    kept = source.read_bytes() if source else b""
-    if fault and source:
-        source.write_bytes(kept[: fault.start] + fault.after.encode() + kept[fault.stop :])
-    child = os.fork()
-    if not child:
-        _become_tests(tree, tests, limit, fault.owner if fault else "")
-    _, status = os.waitpid(child, 0)
-    if source:
-        source.write_bytes(kept)
-    if os.WIFSIGNALED(status):
-        return "endless"
-    return "survived" if os.waitstatus_to_exitcode(status) == 0 else "caught"
+def watch(paths: list[Path]) -> set[str]:
+    """Make the functions of some files note their statements in a set, which is returned."""
+    for path in paths:
+        raw, file = path.read_bytes(), path.relative_to(CODE).as_posix()
+        module = ast.parse(raw)
+        functions = [node for node in ast.walk(module) if isinstance(node, ast.FunctionDef)]
+        for node in {id(node): node for function in functions for node in ast.walk(function)}.values():
+            for name in ("body", "orelse", "finalbody"):
+                body = getattr(node, name, None)
+                if isinstance(body, list):
+                    setattr(node, name, [one for at in body for one in (_note(_statement(file, raw, at), at), at)])
+        replace(path, module)
+    noted: set[str] = set()
+    builtins.__dict__["_noted"] = noted
+    return noted
 
 
-def judge(fault: Fault, tree: Path, limit: float, sound: set[str], most: int) -> str:
-    """Return the verdict of all tests that are chosen for a fault; ``sound`` are those that pass without one."""
-    for tests in SUITES[suite_name(fault)][:most]:
-        name = " ".join(tests)
-        if name not in sound and verdict(None, tree, tests, 10 * limit) != "survived":
-            sys.exit(f"without any fault these tests fail: {name}.")
-        sound.add(name)
-        found = verdict(fault, tree, tests, limit)
-        if found != "survived":
-            return found
-    return "survived"
+def _note(statement: str, at: ast.stmt) -> ast.stmt:
+    call = ast.parse(f"_noted.add({statement!r})").body[0]
+    for node in ast.walk(call):
+        ast.copy_location(node, at)
+    return call
+
+
+# --- processes --------------------------------------------------------------------------------------------------
+
+
+class _InChild(BaseException):
+    """Leads a forked process back to pytest's own loop."""
+
+
+class Runner:
+    """Runs some of the collected tests in a forked process, as a plugin of pytest.
+
+    Args:
+        job: what is to be done once everything is collected.
+    """
+
+    def __init__(self, job: Callable[[Runner], None]) -> None:
+        self.job = job
+        self.say: Callable[..., None] | None = None  # a child's, to its parent
+        self.noted: set[str] | None = None  # the statements that a test ran, where that is asked
+        self.begun = 0.0
+        self.sound = True
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> object:
+        """Do the job. A forked process goes on with pytest's loop over the tests that were chosen for it."""
+        self.session = session
+        self.items = {item.nodeid: item for item in session.items}
+        try:
+            self.job(self)
+        except _InChild:
+            return None
+        return True
+
+    def run(self, tests: list[str], prepare: Callable[[], set[str] | None], limit: float) -> Iterator[list[Any]]:
+        """Run tests after preparing the process; yield what it says, and at the end its exit status, -signal."""
+        read, write = os.pipe()
+        child = os.fork()
+        if not child:
+            resource.setrlimit(resource.RLIMIT_CPU, (int(limit), int(limit)))  # not the clock's: machines are shared
+            signal.alarm(int(20 * limit))  # but nobody waits for ever
+            self.say = lambda *words: os.write(write, (json.dumps(words) + "\n").encode())
+            self.session.items = [self.items[test] for test in tests]
+            self.noted = prepare()
+            raise _InChild
+        os.close(write)
+        with os.fdopen(read) as said:
+            yield from map(json.loads, said)
+        yield ["status", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])]
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        """Begin a test. What an earlier one left in a cache would hide statements that this one needs."""
+        if self.say is not None:
+            self.say("starts", nodeid)
+            self.sound, self.begun = True, time.process_time()
+            if self.noted is not None:
+                _clear_caches()
+                self.noted.clear()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Stop at a failure."""
+        self.sound &= report.passed
+        if self.say is not None and self.noted is None and report.failed:
+            os._exit(1)
+
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        """Tell what a test ran, if it passed."""
+        if self.say is not None and self.noted is not None and self.sound:
+            self.say("ran", nodeid, round(time.process_time() - self.begun, 3), sorted(self.noted))
+
+
+def _clear_caches() -> None:
+    for module in [module for name, module in sys.modules.items() if name.startswith("slalom.engine.")]:
+        for held in list(vars(module).values()):
+            if hasattr(held, "cache_parameters") and module.__name__ != "slalom.engine.build":
+                held.cache_clear()
+
+
+# --- which tests ------------------------------------------------------------------------------------------------
+
+
+class Map:
+    """Which tests run a statement, and for how long, kept in a file; forgotten for tests whose file has changed."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        kept = json.loads(file.read_text()) if file.exists() else {"statements": [], "suites": {}}
+        self.number: dict[str, int] = {statement: place for place, statement in enumerate(kept["statements"])}
+        self.suites: dict[str, Any] = kept["suites"]
+
+    def update(self, runner: Runner, sources: list[Path]) -> None:
+        """Run what is new among the tests."""
+        for name in {test.partition("::")[0] for test in runner.items}:
+            digest = hashlib.sha256((ROOT / name).read_bytes()).hexdigest()
+            if self.suites.get(name, {}).get("digest") != digest:
+                self.suites[name] = {"digest": digest, "tests": {}}
+        new = [test for test in runner.items if test not in self.suites[test.partition("::")[0]]["tests"]]
+        if not new:
+            return
+        saved = time.time()
+        for what, *words in runner.run(new, lambda: watch(sources), 7200):
+            if what == "ran":
+                test, seconds, ran = words
+                places = [self.number.setdefault(statement, len(self.number)) for statement in ran]
+                self.suites[test.partition("::")[0]]["tests"][test] = [seconds, places]
+            if what == "status" or time.time() > saved + 20:
+                saved = time.time()
+                self.file.write_text(json.dumps({"statements": list(self.number), "suites": self.suites}))
+
+    def tests(self, fault: Fault, seconds: float) -> tuple[list[str], float]:
+        """Return the tests that run a fault's statement, as many as fit, and the seconds that they take.
+
+        Every test function gets equal time, its quickest cases first.
+        """
+        cases: dict[str, list[tuple[float, str]]] = {}
+        for suite in self.suites.values():
+            for test, (cost, ran) in suite["tests"].items():
+                if self.number.get(fault.statement) in ran:
+                    cases.setdefault(test.partition("[")[0], []).append((cost, test))
+        waited = []
+        for every in cases.values():
+            total = 0.0
+            for cost, test in sorted(every):
+                total += cost
+                waited.append((total, cost, test))
+        chosen, spent = [], 0.0
+        for _, cost, test in sorted(waited):
+            if spent + cost <= seconds:
+                chosen.append(test)
+                spent += cost
+        return chosen, spent
+
+
+def verdict(fault: Fault, runner: Runner, runs: Map, seconds: float) -> list[str]:
+    """Run tests with a fault in the code: caught or endless, which whoever waits has caught, and by which test."""
+    path = CODE / fault.file
+    raw = path.read_bytes()
+    tests, spent = runs.tests(fault, seconds)
+    status, last = 0, ""
+    for what, word in runner.run(
+        [test for test in tests if test in runner.items],
+        lambda: replace(path, raw[: fault.start] + fault.after.encode() + raw[fault.stop :]),
+        60 + 5 * spent,
+    ):
+        status, last = (word, last) if what == "status" else (status, word)
+    if status in (0, pytest.ExitCode.NO_TESTS_COLLECTED):
+        return ["survived", f"{len(tests)} tests, {spent:.0f} s"]
+    if status == pytest.ExitCode.TESTS_FAILED:
+        return ["caught", last]
+    if status < 0:
+        return ["endless", last]
+    sys.exit(f"{fault}: exit status {status} after {last}")
+
+
+def equivalent(fault: Fault, known: list[dict[str, str]]) -> bool:
+    """Whether a fault is listed as one that nobody could notice."""
+    told = {"file": fault.file, "before": fault.before, "after": fault.after}
+    return any(told.items() <= entry.items() and fault.statement == f"{fault.file}: {entry['line']}" for entry in known)
+
+
+def interval(caught: int, drawn: int) -> tuple[float, float]:
+    """Return Wilson's interval of 95 % for a share, in per cent."""
+    z, share = 1.96, caught / drawn
+    middle = (share + z * z / (2 * drawn)) / (1 + z * z / drawn)
+    half = z / (1 + z * z / drawn) * (share * (1 - share) / drawn + z * z / (4 * drawn * drawn)) ** 0.5
+    return 100 * (middle - half), 100 * (middle + half)
+
+
+def figure(name: str, verdicts: list[str]) -> str:
+    """Return the share of a stratum that was caught, in words."""
+    count = Counter(verdicts)
+    judged = len(verdicts) - count["equivalent"]
+    caught = judged - count["survived"]
+    if not judged:
+        return f"{name}: none"
+    low, high = interval(caught, judged)
+    share = f"{100 * caught / judged:.1f} % [{low:.1f}, {high:.1f}]"
+    return f"{name}: {caught} of {judged} caught, {share}, and {count['equivalent']} equivalent"
 
 
 def main() -> None:
     """Plant a sample of faults, report who survived."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sample", type=int, default=60)
+    for name, size in (("parts", 40), ("planner", 35), ("loader", 25)):
+        parser.add_argument(f"--{name}", type=int, default=size, help="how many are drawn there")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--limit", type=float, default=180.0, help="seconds of the processor for one set of tests")
-    parser.add_argument("--file", type=Path, help="where verdicts are kept; a run with the same file goes on")
+    parser.add_argument("--seconds", type=float, default=15.0, help="of tests for one fault")
+    parser.add_argument("--file", type=Path, default=Path("faults.json"), help="where verdicts are kept")
+    parser.add_argument("--map", type=Path, default=Path("faults_map.json"), help="where is kept what runs a statement")
     parser.add_argument("--only", help="FILE:LINE, or a part of a path")
-    parser.add_argument("--sets", type=int, default=9, help="how many sets of tests are tried, the quick ones first")
     parser.add_argument("--list", action="store_true")
     asked = parser.parse_args()
-    paths = sorted(path for pattern in SOURCES for path in (ROOT / "src/slalom").glob(pattern))
-    every = [fault for path in paths for fault in faults(path)]
-    if asked.only:
-        every = [fault for fault in every if asked.only in f"{fault.file}:{fault.line}"]
+    paths = {name: sorted(p for pattern in globs for p in CODE.glob(pattern)) for name, globs in SOURCES.items()}
+    drawn: dict[str, list[Fault]] = {}
+    for name, files in paths.items():
+        every = [fault for path in files for fault in faults(path)]
+        if asked.list:
+            print(*(f"{count:5} {path}" for path, count in Counter(fault.file for fault in every).items()), sep="\n")
+        every = [fault for fault in every if not asked.only or f"{fault.file}:{fault.line} ".startswith(asked.only)]
+        random.Random(f"{name} {asked.seed}").shuffle(every)
+        drawn[name] = every if asked.only else every[: getattr(asked, name)]
     if asked.list:
-        for path in sorted({fault.file for fault in every}):
-            print(f"{sum(fault.file == path for fault in every):5} {path}")
         return
-    random.Random(asked.seed).shuffle(every)
-    chosen = every[: asked.sample]
-    kept: dict[str, str] = json.loads(asked.file.read_text()) if asked.file and asked.file.exists() else {}
-    os.environ["OMP_NUM_THREADS"] = "1"
-    import pytorch_optimizer  # noqa: F401  (before the fork, once for all; torch comes with it)
+    os.chdir(ROOT)
+    sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
+    os.environ |= {"OMP_NUM_THREADS": "1", "SLALOM_CACHE": str(asked.map.with_suffix(".kernels").resolve())}
+    screen = os.fdopen(os.dup(1), "w")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what pytest has to say
+    options = ["-q", "--assert=plain", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", "not slow"]
+    import torch._dynamo  # noqa: F401  (torch imports it late: before the fork, once for all)
 
-    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(KeyboardInterrupt):
-        tree, sound = Path(folder), set[str]()
-        os.environ["SLALOM_CACHE"] = str(tree / "cache")
-        for name in ("src", "tests", "docs", "scripts", "benchmarks", "pyproject.toml", "README.md", "Makefile"):
-            if (ROOT / name).is_dir():
-                shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
-            else:
-                shutil.copy(ROOT / name, tree / name)
-        for number, fault in enumerate(chosen, 1):
+    sources = [path for files in paths.values() for path in files]
+    runner = Runner(lambda runner: judge(drawn, runner, asked, sources, screen))
+    code = pytest.main([*options, *suites()], plugins=[runner])
+    if runner.say is not None:
+        os._exit(code)  # a child must not clean up what its parent goes on using
+    sys.exit(code)
+
+
+def judge(
+    drawn: dict[str, list[Fault]], runner: Runner, asked: argparse.Namespace, sources: list[Path], screen: TextIO
+) -> None:
+    """Run tests on every fault that was drawn; print verdicts and figures."""
+    known = tomllib.loads((ROOT / "scripts/equivalent_faults.toml").read_text())["fault"]
+    kept: dict[str, list[str]] = json.loads(asked.file.read_text()) if asked.file.exists() else {}
+    runs = Map(asked.map)
+    runs.update(runner, sources)
+    verdicts: dict[str, list[str]] = {}
+    for name, faults in drawn.items():
+        for fault in faults:
             if str(fault) not in kept:
-                kept[str(fault)] = judge(fault, tree, asked.limit, sound, asked.sets)
-                if asked.file:
-                    asked.file.write_text(json.dumps(kept, indent=1))
-            print(f"{number}/{len(chosen)} {kept[str(fault)]}: {fault}", flush=True)
-    verdicts = [kept[str(fault)] for fault in chosen if str(fault) in kept]
-    caught = sum(found != "survived" for found in verdicts)
-    print(f"{caught} of {len(verdicts)} faults were caught ({100 * caught / max(1, len(verdicts)):.0f} %)")
+                kept[str(fault)] = verdict(fault, runner, runs, asked.seconds)
+                asked.file.write_text(json.dumps(kept, indent=1))
+            found, by = kept[str(fault)]
+            found = "equivalent" if equivalent(fault, known) else found
+            verdicts.setdefault(name, []).append(found)
+            print(f"{found}: {fault} ({by})", file=screen, flush=True)
+    for name, found in verdicts.items():
+        print(figure(name, found), file=screen)
+    print(figure("all", [one for found in verdicts.values() for one in found]), file=screen, flush=True)
 
 
 if __name__ == "__main__":

@@ -115,3 +115,170 @@ def test_a_vector_has_no_confidence_to_lose() -> None:
             for momentum in (P.Confidence(0.9), P.Ema(0.9, debias=False))
         )
         assert torch.allclose(one, other) is same
+
+
+# --- parts around parts -----------------------------------------------------------------------------------------
+
+
+def test_turns_along_the_gradient_are_longer_and_momentum_begins_anew_in_its_own() -> None:
+    turns = Recipe(momentum=P.Alternating(P.HeavyBall(0.5), plain=2, turns=2, boost=3.0), step=1.0)
+    close(
+        run(turns, [0.0], [1.0], [2.0], [4.0], [8.0], [16.0], [32.0], [64.0], [1.0]),
+        [-(3.0 + 6.0 + 4.0 + 10.0 + 48.0 + 96.0 + 64.0 + 33.0)],
+    )
+    corrected = Recipe(momentum=P.Alternating(P.Ema(0.5), plain=1, turns=2), step=1.0)
+    close(run(corrected, [0.0], [1.0], [2.0], [8.0]), [-(1.0 + 2.0 + (0.5 * 1.0 + 0.5 * 8.0) / 0.75)])
+
+
+def test_what_is_delayed_has_its_first_step_later() -> None:
+    delayed = Recipe(momentum=P.Delayed(P.Ema(0.5), steps=2), step=P.Hold(P.Fixed(1.0), steps=2))
+    close(run(delayed, [0.0], [1.0], [2.0], [4.0], [8.0]), [-(4.0 + (0.5 * 2.0 + 0.5 * 8.0) / 0.75)])
+
+
+@pytest.mark.parametrize(("steps", "expected"), [(1, -6.0), (2, -4.0)])
+def test_who_is_held_stands_still_and_then_goes(steps: int, expected: float) -> None:
+    close(run(Recipe(step=P.Hold(P.Fixed(1.0), steps)), [0.0], [1.0], [2.0], [4.0]), [expected])
+
+
+def test_momentum_is_pulled_back_with_the_weights() -> None:
+    pulled = Recipe(momentum=P.PulledBack(P.HeavyBall(0.5), every=2, alpha=0.25), step=1.0)
+    # b: 1; 2.5, pulled to 2.5 / 4; 0.3125 + 4; 2.15625 + 8, pulled to 0.625 + (10.15625 - 0.625) / 4
+    last = 0.5 * (0.625 + (10.15625 - 0.625) / 4) + 16.0
+    close(run(pulled, [0.0], [1.0], [2.0], [4.0], [8.0], [16.0]), [-(1.0 + 2.5 + 4.3125 + 10.15625 + last)])
+
+
+def test_a_sum_weighs_its_second() -> None:
+    both = P.Sum(Recipe(momentum=P.HeavyBall(0.5)), Recipe(), weight=-0.25)
+    close(run(Recipe(geometry=both, step=1.0), [0.0], [1.0], [2.0]), [-(1.0 - 0.25 + 2.5 - 0.5)])
+
+
+def test_grafts_measure_by_blocks_begin_late_and_may_leave_vectors() -> None:
+    def step(w: list[Any], g: list[Any], count: int = 1, **settings: Any) -> torch.Tensor:
+        graft = P.Graft(Recipe(), Recipe(geometry=P.Sign()), **settings)
+        return run(Recipe(geometry=graft, step=1.0), w, *[g] * count)
+
+    square, g = [[0.0, 0.0], [0.0, 0.0]], [[3.0, 0.0], [0.0, 4.0]]
+    close(step(square, g), [[-3 * 2**0.5 / 5, 0.0], [0.0, -4 * 2**0.5 / 5]])
+    close(step(square, g, block=1), [[-1.0, 0.0], [0.0, -1.0]])
+    close(step(square, g, 3, start=3), [[-2 - 3 * 2**0.5 / 5, 0.0], [0.0, -2 - 4 * 2**0.5 / 5]])
+    close(step([0.0, 0.0], [3.0, 4.0], vectors=False), [-1.0, -1.0])
+    close(step([0.0, 0.0], [3.0, 4.0]), [-3 * 2**0.5 / 5, -4 * 2**0.5 / 5])
+
+
+# --- geometry ---------------------------------------------------------------------------------------------------
+
+TALL, WIDE = [[3.0, 0.0], [0.0, -2.0], [0.0, 0.0]], [[3.0, 0.0, 0.0], [0.0, -2.0, 0.0]]
+
+
+@pytest.mark.parametrize(
+    ("scaling", "tall", "wide"),
+    [
+        ("original", 1.5**0.5, 1.0),
+        ("rms", 0.2 * 3**0.5, 0.2 * 3**0.5),
+        ("rms-to-rms", 1.5**0.5, (2 / 3) ** 0.5),
+        ("none", 1.0, 1.0),
+    ],
+)
+def test_polar_factors_are_scaled_to_the_shape(scaling: Any, tall: float, wide: float) -> None:
+    recipe = Recipe(geometry=P.Spectral(scaling, P.ExactPolar()), step=1.0)
+    close(run(recipe, torch.zeros(3, 2).tolist(), TALL), [[-tall, 0.0], [0.0, tall], [0.0, 0.0]])
+    close(run(recipe, torch.zeros(2, 3).tolist(), WIDE), [[-wide, 0.0, 0.0], [0.0, wide, 0.0]])
+
+
+@pytest.mark.parametrize(("scaling", "size"), [("rms-to-rms", 1.5**0.5), ("none", 1.0)])
+def test_few_directions_are_scaled_alike(scaling: Any, size: float) -> None:
+    found = run(Recipe(geometry=P.LowRankPolar(2, scaling=scaling), step=1.0), torch.zeros(3, 2).tolist(), TALL)
+    torch.testing.assert_close(found.norm().item(), size * 2**0.5, rtol=1e-6, atol=0)  # two columns of that length
+
+
+@pytest.mark.parametrize(("scaled", "expected"), [(False, [-1.2, -1.6]), (True, [-6.0, -8.0])])
+def test_steepest_steps_have_the_radius_or_the_dual_norm(scaled: bool, expected: list[float]) -> None:
+    recipe = Recipe(geometry=P.Steepest(P.Euclidean(), scaled, radius=2.0), step=1.0)
+    close(run(recipe, [0.0, 0.0], [3.0, 4.0]), expected)
+
+
+def test_lengths_of_rows_have_their_epsilon() -> None:
+    recipe = Recipe(geometry=P.UnitLength("row", 5.0), step=1.0)
+    close(run(recipe, [[0.0, 0.0]] * 2, [[3.0, 4.0], [0.0, 0.0]]), [[-0.3, -0.4], [0.0, 0.0]])
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (3, 4)])
+@pytest.mark.parametrize(("rank", "size"), [(2, 8.0), (9, 12.0)])
+def test_a_recipe_inside_a_subspace_sees_its_size(shape: tuple[int, int], rank: int, size: float) -> None:
+    inner = Recipe(geometry=P.Steepest(P.RootMeanSquare()))
+    recipe = Recipe(geometry=P.InSubspace(inner, P.Singular(rank), scale=1.0), step=1.0)
+    moved = run(recipe, torch.zeros(shape).tolist(), torch.randn(shape, dtype=F64).tolist())
+    torch.testing.assert_close(moved.norm().item(), size**0.5, rtol=1e-9, atol=0)
+
+
+# --- averages ---------------------------------------------------------------------------------------------------
+
+
+def read(average: Any, *points: float) -> tuple[float, float]:
+    """Return the average and the parameter of a run that passes these points, starting at 0."""
+    parameter = torch.nn.Parameter(torch.zeros(1, dtype=F64))
+    optimizer = Recipe(step=1.0, average=average).build([parameter])
+    for before, point in zip((0.0, *points), points, strict=False):
+        parameter.grad = torch.tensor([before - point], dtype=F64)
+        optimizer.step()
+    last = parameter.item()
+    with optimizer.averaged():
+        return parameter.item(), last
+
+
+def test_averages_of_points_are_what_they_say() -> None:
+    a, b, c = 1.0, 3.0, -2.0
+    beta = 0.8
+    weights = [beta**2, beta, 1.0]
+    debiased = sum(w * x for w, x in zip(weights, (a, b, c), strict=True)) / sum(weights)
+    ramp = c + min(beta, 2 / 11) * ((b + min(beta, 1 / 10) * (a - b)) - c)
+    plain = c + beta * ((b + beta * (a - b)) - c)
+    polynomial = c + (1 - 3 / 5) * ((b + (1 - 3 / 4) * (a - b)) - c)
+    for average, expected in (
+        (P.WeightEma(beta), debiased),
+        (P.WeightEma(beta, "ramp"), ramp),
+        (P.WeightEma(beta, "plain"), plain),
+        (P.WeightEma(0.05, "ramp"), c + 0.05 * ((b + 0.05 * (a - b)) - c)),
+        (P.PolynomialAverage(2.0), polynomial),
+        (P.SWA(), (a + b + c) / 3),
+        (P.LAWA(k=2, every=1), (b + c) / 2),
+        (P.LAWA(k=4, every=1), c),  # not enough yet
+    ):
+        assert read(average, a, b, c) == pytest.approx((expected, c), abs=1e-12), average
+
+
+def test_lookahead_goes_back_every_few_steps() -> None:
+    looking = Recipe(step=1.0, average=P.Lookahead(k=2, alpha=0.25))
+    # 1, 3 -> 3 / 4; then 4 and 8 farther -> back to 3 / 4 + 12 / 4
+    close(run(looking, [0.0], [-1.0], [-2.0], [-4.0], [-8.0], [-1.0]), [0.75 + 3.0 + 1.0])
+
+
+def test_the_average_of_iterates_is_the_iterate() -> None:
+    found = run(Recipe(step=1.0, average=P.PrimalAverage(0.75)), [0.0], [-1.0], [-2.0])
+    close(found, [0.75 * 0.25 + 0.25 * 3.0])
+
+
+@pytest.mark.parametrize(("power", "r"), [(0.0, 0.0), (2.0, 0.0), (0.0, 1.5), (2.0, 1.0)])
+@pytest.mark.parametrize(("warm", "anneal"), [(0, 0), (2, 0), (0, 3), (2, 4)])
+def test_schedule_free_is_two_sequences_and_what_lies_between(power: float, r: float, warm: int, anneal: int) -> None:
+    def beta(t: int) -> float:
+        progress = min(max(t - 1, 0) / anneal, 1.0) if anneal else 0.0
+        return 1 - 0.3 ** (1 - progress) * 0.1**progress
+
+    average = P.ScheduleFree(0.7, r, power, warm=warm, last_beta=0.9, anneal=anneal)
+    parameter = torch.nn.Parameter(torch.tensor([1.0], dtype=F64))
+    optimizer = Recipe(step=0.5, average=average).build([parameter])
+    x, z, weights, largest = 1.0, 1.0, 0.0, 0.0
+    for t, (g, rate) in enumerate(zip((1.0, -2.0, 0.5, 3.0, -1.0), (0.5, 0.8, 0.4, 0.9, 0.2), strict=True), 1):
+        optimizer.param_groups[0]["lr"] = rate
+        parameter.grad = torch.tensor([g], dtype=F64)
+        optimizer.step()
+        largest = max(largest, rate)
+        weight = t**r * largest**power
+        weights += weight if t > warm else 0.0
+        c = weight / weights if t > warm else 1.0
+        z -= rate * g
+        x = (1 - c) * x + c * z
+        close(parameter.detach(), [(1 - beta(t)) * z + beta(t) * x])
+        with optimizer.averaged():
+            close(parameter.detach(), [x])

@@ -16,11 +16,12 @@ import slalom
 from networks import build
 from slalom import Recipe
 from slalom import parts as P  # noqa: N812
-from slalom.algebra import ELEMENT, MATRIX, REDUCTIONS, SCALAR, Expr
+from slalom.algebra import ELEMENT, MATRIX, REDUCTIONS, SCALAR, Expr, norm
 from slalom.engine.phases import Phases, cut, needs_phases
 from slalom.engine.plan import UnplannableError, array_name, is_small, on_host, plan
 from slalom.engine.program import Program, trace, walk
 from slalom.engine.staged import planned, wire
+from test_native import compare
 
 NAMES = slalom.list_optimizers()
 
@@ -265,6 +266,36 @@ def test_a_phase_declares_the_states_that_it_touches(name: str) -> None:
     for phase in phases(name).phases:
         touched = {node.attrs["key"] for node in phase.program.nodes if node.op == "state"}
         assert set(phase.program.states) == touched | set(phase.program.writes)
+
+
+class UsedTwice(P.Guard, name="test_used_twice"):
+    """One product that two matrix phases need, with a pass between them."""
+
+    def apply(self, x: P.Signals, s: P.Memory) -> P.Signals:
+        gram = x.grad @ x.grad.T
+        return x.replace(direction=gram @ abs(gram @ x.direction))
+
+
+class OfBoth(P.Guard, name="test_of_both"):
+    """A number made of what the products leave and of what a pass makes of them."""
+
+    def apply(self, x: P.Signals, s: P.Memory) -> P.Signals:
+        u = (x.grad @ x.grad.T) @ x.direction
+        return x.replace(direction=u * (norm(x.grad @ x.grad.T) / norm(abs(u) + x.w)))
+
+
+def test_a_product_that_two_phases_need_is_formed_once() -> None:
+    found = cut(of_recipe(guard=UsedTwice()))
+    assert [phase.kind for phase in found.phases] == ["matrix", "fused", "matrix", "fused"]
+    products = [node.op for phase in found.phases for node in phase.program.nodes if node.op == "matmul"]
+    assert len(products) == 3
+    compare(Recipe(guard=UsedTwice(), step=0.01), [(4, 3), (4, 3), (3, 5)])
+
+
+def test_a_number_made_of_both_kinds_costs_no_other_phase() -> None:
+    found = cut(of_recipe(guard=OfBoth()))
+    assert [phase.kind for phase in found.phases] == ["matrix", "fused"]
+    compare(Recipe(guard=OfBoth(), step=0.01), [(4, 3), (4, 3), (3, 5)])
 
 
 # --- tables -----------------------------------------------------------------------------------------------------

@@ -200,7 +200,7 @@ class PhasedLaunch(Held):
     ) -> None:
         super().__init__(parameters, states)
         self.phases = phases
-        self.contiguous = all(parameter.is_contiguous() for parameter in parameters)
+        self.contiguous = True  # other matrices are refused before
         self.scratch = scratch
         self.gradients: list[Tensor] = []
         common = {name for name, slot in phases.scratch.items() if slot.scope != "tensor"}
