@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 
@@ -79,11 +80,17 @@ def test_forked_processes_step_to_the_same_bits_after_kernels_ran_on_threads() -
     """Row "forked workers": GNU's OpenMP would wait for threads that a fork has not; bits do not depend on them."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     environment.pop("OMP_NUM_THREADS", None)
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, check=False, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["ok", "fork", "ok", "loader"]
+    running = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        said, wrong = running.communicate(timeout=120)
+    except subprocess.TimeoutExpired:
+        os.killpg(running.pid, signal.SIGKILL)  # the fork that waits too
+        raise
+    assert running.returncode == 0, wrong
+    assert said.split() == ["ok", "fork", "ok", "loader"]
 
 
 def test_workers_of_a_race_inherit_nothing() -> None:
