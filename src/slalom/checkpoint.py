@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import hashlib
 import json
 import os
@@ -25,6 +26,7 @@ import torch
 from torch import nn
 
 from slalom.durable import DRAFT, digest, sync_folder, write_durably
+from slalom.errors import ran_out_of_memory
 from slalom.runstate import (
     Piece,
     Stateful,
@@ -86,6 +88,9 @@ def save_checkpoint(
     a loss of power at any moment leaves the checkpoints that were there. A folder belongs to one writer: of several
     ranks, let one save, or give each its own folder.
 
+    Where the system asks a process to end (SIGTERM), let the handler only set a flag and look at it between steps, then
+    save. A handler that raises is survived while saving, but in the middle of a step it leaves half of one.
+
     Args:
         folder: where the run's checkpoints lie; made if it is not there.
         model: the model.
@@ -101,7 +106,8 @@ def save_checkpoint(
         The file with the tensors.
 
     Raises:
-        OSError: if it cannot be written; the checkpoints that were there are untouched.
+        OSError: if it cannot be written, memory being short among the reasons; the checkpoints that were there are
+            untouched.
         TypeError: for a value that only unpickling could bring back; the sentence says where it stands.
         ValueError: for ``keep`` below 1.
     """
@@ -137,7 +143,7 @@ def save_checkpoint(
         except BaseException:
             _delete(data, manifest)
             raise
-    except (OSError, RuntimeError) as error:  # torch says RuntimeError when the disk is full
+    except (OSError, RuntimeError, MemoryError) as error:  # torch says RuntimeError when the disk is full
         number, reason = _cause(error)
         raise OSError(
             number, f'cannot save a checkpoint in "{folder}" ({reason}); those that were there are untouched.'
@@ -181,6 +187,7 @@ def load_checkpoint(
 
     Raises:
         ValueError: if the checkpoint does not fit, with the differences, or if none of those there is whole.
+        MemoryError: if there is not enough of it; nothing was changed.
     """
     folder = Path(folder)
     pieces = _pieces(model, optimizer, scheduler, scaler, others)
@@ -240,9 +247,11 @@ def _check_fit(name: str, pieces: Mapping[str, Piece], content: Mapping[str, Any
 
 def _restore_all(name: str, pieces: Mapping[str, Piece], content: Mapping[str, Any], partial: bool) -> None:
     """Restore every piece, or none: whatever fails on the way, all are put back."""
-    undo = {piece: remember(pieces[piece]) for piece in pieces}
+    undo: dict[str, Callable[[], None]] = {}
     states = random_states()
     try:
+        for piece in pieces:
+            undo[piece] = remember(pieces[piece])
         for piece in pieces:
             restore(pieces[piece], content["pieces"][piece], modes=not partial)
         if not partial:
@@ -253,6 +262,8 @@ def _restore_all(name: str, pieces: Mapping[str, Piece], content: Mapping[str, A
         if not isinstance(error, Exception):
             raise
         kept = f"{', '.join(stuck)} could not be put back" if stuck else "nothing was changed"
+        if ran_out_of_memory(error):
+            raise MemoryError(f"there is no memory to restore {piece} from {name}; {kept}.") from error
         raise ValueError(f"{name} does not fit, and {kept}:\n  {piece}: {error}") from error
 
 
@@ -301,7 +312,9 @@ def _read(folder: Path, serial: int) -> tuple[dict[str, Any], dict[str, Any]]:
             content = torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
         raise _Damaged(f"{data.name} cannot be read ({error.strerror or error})") from None
-    except (RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
+    except (MemoryError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
+        if ran_out_of_memory(error):  # no damage: the one before is no smaller, only older
+            raise MemoryError(f"there is no memory to read {data.name}; nothing was changed.") from error
         raise _Damaged(f"{data.name} holds no checkpoint ({str(error).splitlines()[0]})") from None
     if not isinstance(content, dict) or not {"pieces", "described", "random", "position"} <= content.keys():
         raise _Damaged(f"{data.name} holds no checkpoint")
@@ -333,7 +346,7 @@ def _seal(facts: Mapping[str, Any]) -> str:
 
 def _prune(folder: Path, keep: int) -> None:
     """Delete what is older than the newest ``keep`` checkpoints, and what killed processes left behind."""
-    with contextlib.suppress(OSError):  # what cannot be deleted now is tried again next time
+    with contextlib.suppress(OSError, MemoryError):  # what cannot be deleted now is tried again next time
         serials = sorted(_serials(folder))
         complete = [serial for serial in serials if _files(folder, serial)[1].exists()]
         for serial in serials:
@@ -351,8 +364,10 @@ def _delete(data: Path, manifest: Path) -> None:
             path.unlink()
 
 
-def _cause(error: OSError | RuntimeError) -> tuple[int, str]:
+def _cause(error: OSError | RuntimeError | MemoryError) -> tuple[int, str]:
     """Return number and reason of what the system said, also where torch hid it."""
+    if ran_out_of_memory(error):
+        return errno.ENOMEM, os.strerror(errno.ENOMEM)
     found: BaseException | None = error
     while found is not None:
         if isinstance(found, OSError):

@@ -11,6 +11,12 @@ class UsageError(ValueError):
     """Something a person typed cannot be used. The command line prints it as one sentence and exits with 2."""
 
 
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory is short; torch has a class for that on GPUs alone, on a CPU only words."""
+    words = ("can't allocate memory", "not enough memory", "out of memory")
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(w in str(error) for w in words))
+
+
 def nearest(word: str, known: Iterable[str], most: int = 4) -> list[str]:
     """Return the names in ``known`` that ``word`` may have meant, best first."""
     names = {name.lower(): name for name in known}

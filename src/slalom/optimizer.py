@@ -280,10 +280,11 @@ class Optimizer(Evaluation, Updating, torch.optim.Optimizer):
 
     def _prepare(self, group: Mapping[str, Any], parameter: Tensor, program: Program) -> dict[str, Any]:
         """Return a parameter's state, created as a whole if it is not there."""
-        state: dict[str, Any] = self.state[parameter]
+        state: dict[str, Any] = self.state.get(parameter, {})
+        made: dict[str, Any] = {}  # where memory ends halfway, there is none of it
         blocks = blocks_of(group, parameter)
         if STEP not in state:
-            state[STEP] = torch.tensor(0.0, dtype=torch.float32)
+            made[STEP] = torch.tensor(0.0, dtype=torch.float32)
         sharded = any_sharded([parameter])
         for key, slot in program.states.items():
             if key not in state:
@@ -295,12 +296,14 @@ class Optimizer(Evaluation, Updating, torch.optim.Optimizer):
                         if sharded
                         else fresh(slot, real_view(parameter.detach()), blocks, number)
                     )
-                state[key] = shared
+                made[key] = shared
             elif sharded:
-                state[key] = placed(slot, parameter, program, state[key])
+                made[key] = placed(slot, parameter, program, state[key])
             else:
                 check_layout(key, slot, state[key], real_view(parameter), blocks)
-        return state
+        self.state[parameter].update(made)
+        kept: dict[str, Any] = self.state[parameter]
+        return kept
 
     def _number(self, parameter: Tensor) -> int:
         """Return a parameter's place among those of all groups."""

@@ -24,6 +24,7 @@ from slalom.engine import (
     seats_of_blocks,
 )
 from slalom.engine.shards import Shard, agreed, any_sharded, gradient_of
+from slalom.errors import ran_out_of_memory
 from slalom.groups import label
 from slalom.known import Known
 from slalom.loading import STEP, real_view
@@ -36,6 +37,10 @@ Standing: TypeAlias = tuple[Known, "Crew | None", Gradients]
 Ready: TypeAlias = tuple[Crew, Gradients, Numbers]
 
 _NO_SETTINGS: Final = ("params", "param_names")
+_HALFWAY: Final = (
+    "slalom: memory ran out in the middle of a step, so some parameters may have moved and others not: go on from a "
+    "checkpoint, not from here."
+)
 
 
 class Updating:
@@ -99,9 +104,14 @@ class Updating:
         parts = [part for crew, _, _ in ready for part in self._parts(crew)]
         for part in parts:
             part.fetch()
-        run([batch for crew, gradients, values in ready for batch in crew.batches(gradients, values, clock)])
-        for part in parts:
-            part.give_back()
+        try:
+            run([batch for crew, gradients, values in ready for batch in crew.batches(gradients, values, clock)])
+            for part in parts:
+                part.give_back()
+        except Exception as error:
+            if ran_out_of_memory(error):
+                error.add_note(_HALFWAY)
+            raise
         for crew, _, _ in ready:
             crew.let_go()
         self._optimizer_step_code()  # torch's anchor for external profilers

@@ -20,6 +20,7 @@ from slalom.engine.program import Program
 from slalom.engine.scan import finite_in_table, units
 from slalom.engine.staged import Held, Members, StagedBatch, Wiring, wire
 from slalom.engine.storage import matrix_shape
+from slalom.engine.threads import threads
 
 DTYPES: Final = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
@@ -177,7 +178,7 @@ class NativeBatch(StagedBatch):
     def __init__(self, launch: Launch, numbers: Numbers, clock: float, group: int, *, counts_step: bool = True) -> None:
         super().__init__(launch.kernel.wiring, launch.shapes, launch.states, group)
         self.launch = launch
-        self.threads = torch.get_num_threads() if launch.parallel else 1
+        self.threads = threads() if launch.parallel else 1
         equal = bool(launch.kernel.tick(launch._T, len(launch.parameters), launch._counts, int(counts_step)))
         counts = launch.counts[:1] if equal and not self.wiring.needs_sizes else launch.counts
         self.begin(counts.tolist(), equal, numbers, clock)

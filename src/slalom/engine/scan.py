@@ -13,6 +13,7 @@ from torch import Tensor
 
 from slalom.engine.build import CompileError, compiler, load
 from slalom.engine.prelude import PREAMBLE
+from slalom.engine.threads import threads
 
 # A number is not finite if all bits of its exponent are set: its width in bytes, the exponent's mask, how many numbers.
 _FORMATS: Final[dict[torch.dtype, tuple[int, int, int]]] = {
@@ -90,9 +91,9 @@ def _finite(tensors: Sequence[Tensor], width: int, mask: int, numbers: int) -> b
         tensors = [tensor.contiguous() for tensor in tensors]
     counts = [numbers * count for count in map(Tensor.numel, tensors)]
     table = ctypes.c_int64 * len(counts)
-    threads = torch.get_num_threads() if sum(counts) > _SERIAL else 1
+    most = threads() if sum(counts) > _SERIAL else 1
     addresses = table(*map(Tensor.data_ptr, tensors))
-    return not _bad()(addresses, table(*counts), 1, len(counts), units(counts), mask, width, threads)
+    return not _bad()(addresses, table(*counts), 1, len(counts), units(counts), mask, width, most)
 
 
 def units(counts: Iterable[int]) -> int:
@@ -112,5 +113,5 @@ def finite_in_table(addresses: int, counts: int, stride: int, tensors: int, piec
         dtype: of all of them.
     """
     width, mask, _ = _FORMATS[dtype]
-    threads = torch.get_num_threads() if pieces > 2 else 1
-    return not _bad()(addresses, counts, stride, tensors, pieces, mask, width, threads)
+    most = threads() if pieces > 2 else 1
+    return not _bad()(addresses, counts, stride, tensors, pieces, mask, width, most)
