@@ -121,40 +121,44 @@ class Training:
         self._scheduler = contestant.scheduler(self.optimizer, steps)
         follows = self._scheduler is None or "lr" not in self._scheduler.schedules
         self._rates = [(group, group["lr"]) for group in self.optimizer.param_groups if follows and "lr" in group]
+        # Once, because asking for the factor is a twentieth of the cheapest step.
+        self._factors = [workload.schedule(step / steps) for step in range(steps)] if self._rates else []
         self._batch: Any = None
         self._step = 0
-        self._loss = math.nan
-        self._timed = False
+        self._loss: float | None = None
         self._outside = 0.0
         self.model.train()
 
     def step(self, step: int, meter: Meter) -> None:
         """Take one step, the first being number 1, and measure it."""
-        self._step, self._loss = step, math.nan
-        self._timed = timed = step % TIMED == 1
-        begun = time.process_time() if timed else 0.0
-        factor = self.workload.schedule((step - 1) / self.steps)
-        for group, rate in self._rates:
-            group["lr"] = rate * factor
-        self._batch = next(self._batches)
-        if timed:
+        if step % TIMED == 1:
+            begun = time.process_time()
+            self._prepare(step)
             self._outside = 0.0
             called = time.process_time()
-            self.optimizer.step(self._closure)
+            self.optimizer.step(self._timed)
             left = time.process_time()
             meter.step_seconds.append(left - begun)
             meter.optimizer_seconds.append(left - called - self._outside)
         else:
+            self._prepare(step)
             self.optimizer.step(self._closure)
-        if math.isnan(self._loss):
+        loss = self._loss
+        if loss is None:
             raise RuntimeError("the optimizer's step() did not call the closure that it was given")
         if self._scheduler is not None:
             self._scheduler.step()
-        meter.step(self._loss)
+        meter.step(loss)
+
+    def _prepare(self, step: int) -> None:
+        """Set the rates of a step and draw its batch."""
+        self._step, self._loss = step, None
+        for group, rate in self._rates:
+            group["lr"] = rate * self._factors[step - 1]
+        self._batch = next(self._batches)
 
     def _closure(self) -> float:
         """Return the loss and leave its gradient; some methods ask for them more than once in a step."""
-        entered = time.process_time() if self._timed else 0.0
         self.optimizer.zero_grad()
         # torch's own optimizers have switched gradients on already; twice would be a percent of the cheapest step.
         with GRADIENTS_ON if torch.is_grad_enabled() else torch.enable_grad():
@@ -163,10 +167,15 @@ class Training:
         value = loss.item()
         if not math.isfinite(value):
             raise Diverged(f"training loss {value} at step {self._step}")
-        if math.isnan(self._loss):
+        if self._loss is None:
             self._loss = value
-        if self._timed:
-            self._outside += time.process_time() - entered
+        return value
+
+    def _timed(self) -> float:
+        """Do the same and note how long it took."""
+        entered = time.process_time()
+        value = self._closure()
+        self._outside += time.process_time() - entered
         return value
 
     def evaluate(self) -> dict[str, float]:
