@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
+# Okabe and Ito's colours, which colour-blind people can tell apart; their yellow is left out, it drowns in white.
+# The second of each pair is for a dark page.
+COLOURS = (
+    ("#0072b2", "#4aa8e0"),
+    ("#d55e00", "#f07b2e"),
+    ("#009e73", "#2fc399"),
+    ("#b8548f", "#dd8fbc"),
+    ("#c98600", "#f0b429"),
+    ("#6b6f76", "#a6abb3"),
+    ("#2f94cf", "#8fd0f7"),
+)
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _EIGHTHS = " ▁▂▃▄▅▆▇█"
 # Braille dots, by column and row within a character.
 _DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))
@@ -17,6 +30,9 @@ class Curve:
     """Points, in order of x. What is not finite is left out.
 
     Attributes:
+        x: where, along the picture.
+        y: where, across it.
+        label: its name, shown where a picture has several.
         faint: drawn in the background; in a terminal not at all.
     """
 
@@ -53,6 +69,11 @@ class Picture:
     low: float | None = None
     high: float | None = None
     marks: tuple[tuple[float, str], ...] = field(default=())
+
+    def told_apart(self) -> list[Curve]:
+        """Return the curves that a legend names: those with a label, where there are several."""
+        named = [curve for curve in self.curves if curve.label and not curve.faint]
+        return named if len(named) > 1 else []
 
     def x_axis(self) -> Axis:
         """Return the horizontal axis."""
@@ -125,28 +146,73 @@ def blocks(picture: Picture, width: int = 72, height: int = 8) -> list[str]:
 
 
 def dots(picture: Picture, width: int = 72, height: int = 12) -> list[str]:
-    """Draw the curves as lines of Braille dots, marks as columns."""
+    """Draw the curves as lines of Braille dots, marks as columns; several with names carry a letter each."""
+    return ["".join(text for text, _ in row) for row in painted(picture, width, height)]
+
+
+def legend(picture: Picture) -> list[tuple[str, int]]:
+    """Return what the letters of `dots` stand for, with the place of each curve."""
+    return [(f"{LETTERS[place % 26]} {curve.label}", place) for place, curve in enumerate(picture.told_apart())]
+
+
+def painted(picture: Picture, width: int = 72, height: int = 12) -> list[list[tuple[str, int | None]]]:
+    """Draw as `dots` does; every row in pieces, with the place of the curve that each belongs to."""
     axis_x, axis_y = picture.x_axis(), picture.y_axis()
     wide, tall = 2 * width - 1, 4 * height - 1
     cells = [[0] * width for _ in range(height)]
-
-    def dot(x: int, y: int) -> None:
-        if 0 <= y <= tall:
-            cells[(tall - y) // 4][x // 2] |= _DOTS[x % 2][(tall - y) % 4]
+    owners: list[list[int | None]] = [[None] * width for _ in range(height)]
+    places = {id(curve): place for place, curve in enumerate(picture.told_apart())}
+    paths: list[list[tuple[int, int]]] = [[] for _ in places]
 
     for curve in picture.curves:
         if curve.faint:
             continue
-        placed = [(round(axis_x.place(x) * wide), round(axis_y.place(y) * tall)) for x, y in curve.points()]
-        for (x0, y0), (x1, y1) in zip(placed, placed[1:] or placed, strict=False):
-            steps = max(abs(x1 - x0), abs(y1 - y0), 1)
-            for k in range(steps + 1):
-                dot(round(x0 + (x1 - x0) * k / steps), round(y0 + (y1 - y0) * k / steps))
-    rows = ["".join(chr(0x2800 + cell) if cell else " " for cell in row) for row in cells]
-    for x, _ in picture.marks:
-        column = min(int(axis_x.place(x) * width), width - 1)
-        rows = [row if row[column] != " " else f"{row[:column]}┊{row[column + 1 :]}" for row in rows]
-    return _framed(picture, axis_x, axis_y, rows, width)
+        path: dict[tuple[int, int], None] = {}
+        owner = places.get(id(curve))
+        for x, y in _line([(axis_x.place(x) * wide, axis_y.place(y) * tall) for x, y in curve.points()]):
+            if 0 <= y <= tall and 0 <= x <= wide:
+                row, column = (tall - y) // 4, x // 2
+                cells[row][column] |= _DOTS[x % 2][(tall - y) % 4]
+                owners[row][column] = owner
+                path[row, column] = None
+        if owner is not None:
+            paths[owner] = list(path)
+    rows = [[chr(0x2800 + cell) if cell else " " for cell in row] for row in cells]
+    for place, _ in picture.marks:
+        column = min(int(axis_x.place(place) * width), width - 1)
+        for line in rows:
+            line[column] = "┊" if line[column] == " " else line[column]
+    _letter(rows, owners, paths)
+    drawn = _framed(picture, axis_x, axis_y, ["".join(row) for row in rows], width)
+    begin = drawn[0].index("│") + 1
+    pieces: list[list[tuple[str, int | None]]] = []
+    for place, text in enumerate(drawn):
+        owned = [None] * begin + (owners[place] if place < height else [])
+        pairs = itertools.zip_longest(text, owned[: len(text)])
+        groups = itertools.groupby(pairs, key=lambda pair: pair[1])
+        pieces.append([("".join(letter for letter, _ in group), owner) for owner, group in groups])
+    return pieces
+
+
+def _line(placed: list[tuple[float, float]]) -> list[tuple[int, int]]:
+    """Return the dots of a line through points."""
+    rounded = [(round(x), round(y)) for x, y in placed]
+    passed = rounded[:1]
+    for (x0, y0), (x1, y1) in itertools.pairwise(rounded):
+        steps = max(abs(x1 - x0), abs(y1 - y0), 1)
+        passed += [(round(x0 + (x1 - x0) * k / steps), round(y0 + (y1 - y0) * k / steps)) for k in range(1, steps + 1)]
+    return passed
+
+
+def _letter(rows: list[list[str]], owners: list[list[int | None]], paths: list[list[tuple[int, int]]]) -> None:
+    """Put each curve's letter on it, at places of their own where several run together."""
+    count = len(paths)
+    for place, path in enumerate(paths):
+        for share in ((place + 0.5) / (2 * count), 0.5 + (place + 0.5) / (2 * count)):
+            for row, column in path[int(share * len(path)) :]:
+                if not rows[row][column].isalpha():
+                    rows[row][column], owners[row][column] = LETTERS[place % 26], place
+                    break
 
 
 def _framed(picture: Picture, axis_x: Axis, axis_y: Axis, rows: list[str], width: int) -> list[str]:
@@ -183,6 +249,26 @@ _STYLE = (
 )
 
 
+def _coloured(count: int) -> str:
+    """Return the style of curves that are told apart: colours, from the eighth on with dashes."""
+    kinds = [(place, *COLOURS[place % len(COLOURS)], place >= len(COLOURS)) for place in range(count)]
+    light = "".join(f".c{k}{{stroke:{one}{';stroke-dasharray:6 3' if dash else ''}}}" for k, one, _, dash in kinds)
+    dark = "".join(f".c{place}{{stroke:{other}}}" for place, _, other, _ in kinds)
+    return f"{light}@media(prefers-color-scheme:dark){{{dark}}}" if kinds else ""
+
+
+def _keys(labels: Sequence[str], width: int) -> tuple[list[tuple[int, int, str]], int]:
+    """Return where each label of a legend goes, and how many rows it takes."""
+    x, row, keys = 0, 0, []
+    for label in labels:
+        wide = 24 + 7 * len(label) + 18
+        if x and x + wide > width:
+            x, row = 0, row + 1
+        keys.append((x, row, label))
+        x += wide
+    return keys, row + 1 if keys else 0
+
+
 def _thinned(points: list[str]) -> list[str]:
     """Leave out points on the line between their neighbours; a long run has many."""
     kept: list[tuple[float, float]] = []
@@ -200,7 +286,11 @@ def _thinned(points: list[str]) -> list[str]:
 
 def svg(picture: Picture, title: str, width: int = 680, height: int = 300) -> str:
     """Draw a picture as a file of its own that follows the reader's light or dark."""
-    left, top, right, bottom = 64, 34, 18, 44
+    left, right, bottom = 64, 18, 44
+    named = picture.told_apart()
+    places = {id(curve): place for place, curve in enumerate(named)}
+    keys, rows = _keys([curve.label for curve in named], width - left - right)
+    top, height = 34 + 18 * rows, height + 18 * rows
     axis_x, axis_y = picture.x_axis(), picture.y_axis()
 
     def across(x: float) -> str:
@@ -212,7 +302,7 @@ def svg(picture: Picture, title: str, width: int = 680, height: int = 300) -> st
     floor, ceiling = f"{height - bottom}", f"{top}"
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
-        f'role="img" aria-label="{escape(title)}"><style>{_STYLE}</style>',
+        f'role="img" aria-label="{escape(title)}"><style>{_STYLE}{_coloured(len(named))}</style>',
         f'<text x="{left}" y="20" font-weight="600">{escape(title)}</text>',
     ]
     for tick in axis_x.ticks(8):
@@ -225,7 +315,12 @@ def svg(picture: Picture, title: str, width: int = 680, height: int = 300) -> st
         parts.append(f'<text x="{left - 6}" y="{y}" dy=".35em" text-anchor="end">{tick:.4g}</text>')
     for curve in sorted(picture.curves, key=lambda one: not one.faint):
         points = " ".join(_thinned([f"{across(a)},{down(b)}" for a, b in curve.points()]))
-        parts.append(f'<polyline class="line{" faint" if curve.faint else ""}" points="{points}"/>')
+        kind = "line faint" if curve.faint else f"line c{places[id(curve)]}" if id(curve) in places else "line"
+        parts.append(f'<polyline class="{kind}" points="{points}"/>')
+    for k, (begin, row, label) in enumerate(keys):
+        at, level = left + begin, 34 + 18 * row
+        parts.append(f'<line class="line c{k}" x1="{at}" x2="{at + 18}" y1="{level}" y2="{level}"/>')
+        parts.append(f'<text x="{at + 24}" y="{level}" dy=".35em">{escape(label)}</text>')
     for place, word in picture.marks:
         x = across(place)
         parts.append(f'<line class="mark" x1="{x}" x2="{x}" y1="{ceiling}" y2="{floor}"/>')
@@ -239,4 +334,4 @@ def svg(picture: Picture, title: str, width: int = 680, height: int = 300) -> st
     return "\n".join(parts) + "\n"
 
 
-__all__ = ["Axis", "Curve", "Picture", "blocks", "dots", "svg"]
+__all__ = ["COLOURS", "LETTERS", "Axis", "Curve", "Picture", "blocks", "dots", "legend", "painted", "svg"]

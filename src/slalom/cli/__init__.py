@@ -12,6 +12,7 @@ from slalom.cli.check import check
 from slalom.cli.explain import explain
 from slalom.cli.explain_schedule import explain_schedule
 from slalom.cli.find_lr import find_lr
+from slalom.cli.lab import lab
 from slalom.cli.list import list_methods
 from slalom.cli.memory import memory
 from slalom.cli.plain import spell_what_cannot_be_written
@@ -43,6 +44,7 @@ app.command("explain")(explain)
 app.command("explain schedule")(explain_schedule)
 app.command("find-lr")(find_lr)
 app.command("memory")(memory)
+app.command("lab")(lab)
 app.command("check")(check)
 
 

@@ -5,17 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# Okabe and Ito's colours, which colour-blind people can tell apart; their yellow is left out, it drowns in white.
-# The second of each pair is for a dark page.
-COLOURS = (
-    ("#0072b2", "#4aa8e0"),
-    ("#d55e00", "#f07b2e"),
-    ("#009e73", "#2fc399"),
-    ("#b8548f", "#dd8fbc"),
-    ("#c98600", "#f0b429"),
-    ("#6b6f76", "#a6abb3"),
-    ("#2f94cf", "#8fd0f7"),
-)
+from slalom.pictures import COLOURS as COLOURS
+
 DASHES: tuple[tuple[float, ...], ...] = ((), (6, 2), (2, 1.5), (7, 2, 2, 2), (4, 1.5, 1.5, 1.5, 1.5, 1.5))
 MARKERS = "osD^vPX*"
 

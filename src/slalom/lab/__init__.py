@@ -1,0 +1,29 @@
+"""Published phenomena, reproduced: each is an experiment that says by which signs it is known and whether it shows.
+
+Nothing in slalom imports this package but the command line; it uses what every user can.
+"""
+
+from slalom.lab import double_descent, growing_rate, heavy_tail, initialisation, noise_ball, rank, rosenbrock, separable
+from slalom.lab.finding import Finding, Judged, study
+from slalom.lab.phenomenon import Phenomenon, Run, Sign, Table, phenomena, phenomenon, set_up
+
+__all__ = [
+    "Finding",
+    "Judged",
+    "Phenomenon",
+    "Run",
+    "Sign",
+    "Table",
+    "double_descent",
+    "growing_rate",
+    "heavy_tail",
+    "initialisation",
+    "noise_ball",
+    "phenomena",
+    "phenomenon",
+    "rank",
+    "rosenbrock",
+    "separable",
+    "set_up",
+    "study",
+]

@@ -1,0 +1,125 @@
+"""Published phenomena: each shows its signs, small always and in full when asked; and the command itself."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from slalom import lab
+from slalom.errors import UsageError
+from slalom.lab import page, show
+
+NAMES = list(lab.phenomena())
+# What the small size cannot show, with the reason.
+NOT_AT_SMALL_SIZE = {"rosenbrock": {"adam near"}}  # it takes 10,000 steps
+
+
+@pytest.fixture(scope="module")
+def quick() -> dict[str, lab.Finding]:
+    """Every phenomenon at its small size, run once for all tests."""
+    return {name: lab.study(lab.set_up(name, quick=True), seeds=1) for name in NAMES}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_phenomenon_shows_its_signs_at_the_small_size(name: str, quick: dict[str, lab.Finding]) -> None:
+    for one in quick[name].judged:
+        if one.sign.key not in NOT_AT_SMALL_SIZE.get(name, set()):
+            assert one.verdict == "seen", f"{one.sign.claim}: {one.measured}, {one.sign.needs} needed"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_a_phenomenon_shows_its_signs_in_every_run(name: str) -> None:
+    finding = lab.study(lab.set_up(name))
+    assert finding.verdict == "seen", show.text(finding)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_finding_is_a_screen_a_picture_a_page_and_data(name: str, quick: dict[str, lab.Finding]) -> None:
+    finding = quick[name]
+    screen = show.text(finding, 80)
+    assert max(map(len, screen.splitlines())) <= 110  # tables are as wide as they are
+    assert finding.sentence in " ".join(screen.split())
+    assert ElementTree.fromstring(page.svg(finding)).tag.endswith("svg")
+    assert page.html(finding).count("<svg") == len(finding.runs[0].pictures)
+    facts = json.loads(json.dumps(finding.as_json(), allow_nan=False))
+    assert [sign["key"] for sign in facts["signs"]] == [sign.key for sign in finding.phenomenon.signs]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_entry_is_complete(name: str) -> None:
+    entry = lab.phenomena()[name]
+    assert len({sign.key for sign in entry.signs}) == len(entry.signs) >= 2
+    assert all(sign.expected.split(":")[0].strip() for sign in entry.signs)
+    assert entry.quick.keys() <= lab.set_up(name).settings().keys()
+    for word in entry.variants:
+        what, *recipes = word.split()
+        assert lab.set_up(what, tuple(recipes)).name == name
+
+
+def test_the_same_seed_gives_the_same_numbers() -> None:
+    one, other = (lab.study(lab.set_up("separable:steps=200"), seeds=1, first=3) for _ in range(2))
+    assert one.runs[0].values == other.runs[0].values
+    assert one.runs[0].values != lab.study(lab.set_up("separable:steps=200"), seeds=1).runs[0].values
+
+
+def test_recipes_of_choice_run_and_signs_about_others_are_not_judged() -> None:
+    finding = lab.study(lab.set_up("rosenbrock:steps=300", ("muon", "lion", "schedule-free-adamw", "momo")))
+    assert finding.verdict == "nothing to judge"
+    assert finding.table is not None
+    assert set(finding.table.rows) == {"muon", "lion", "schedule-free-adamw", "momo"}
+
+
+def test_a_sign_needs_its_range_and_no_number_is_none() -> None:
+    sign = lab.Sign("k", "claim", "theory: 1", low=0.5, high=2.0)
+    assert sign.holds(1.0)
+    assert not any(map(sign.holds, (0.4, 2.1, math.nan, math.inf)))
+    assert lab.Judged(sign, (1.0, 3.0)).verdict == "seen in 1 of 2"
+    assert lab.Judged(sign, ()).verdict == "not measured"
+
+
+def run(*words: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line as a person does."""
+    return subprocess.run(
+        [sys.executable, "-c", "from slalom.cli import main; main()", "lab", *words],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_the_command_lists_runs_and_writes(tmp_path: Path) -> None:
+    listed = run().stdout
+    assert all(name in listed for name in NAMES)
+    assert [entry["name"] for entry in json.loads(run("--json").stdout)] == NAMES
+    out = tmp_path / "r.html"
+    done = run("rosenbrock:steps=200", "sgd", "adam", "--out", str(out))
+    assert done.returncode == 0
+    assert "signs" in done.stdout
+    assert "default-src 'none'" in out.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("word", "recipes", "sentence"),
+    [
+        ("rosenbrok", (), "Did you mean rosenbrock"),
+        ("rosenbrock:step=3", (), "Did you mean steps"),
+        ("rosenbrock:steps=many", (), "a value like 10000 is wanted"),
+        ("rosenbrock", ("adamv",), "Did you mean"),
+        ("separable", ("adam",), "takes no recipes"),
+        ("growing-rate:weight_decay=3", (), "too much decay"),
+    ],
+)
+def test_mistakes_are_answered_in_one_sentence(word: str, recipes: tuple[str, ...], sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        lab.study(lab.set_up(word, recipes), seeds=1)
+
+
+def test_the_command_refuses_other_files() -> None:
+    done = run("rosenbrock", "--out", "picture.png")
+    assert done.returncode == 2
+    assert done.stderr.startswith("slalom: --out")
