@@ -13,6 +13,7 @@ from slalom.cli.explain import explain
 from slalom.cli.explain_schedule import explain_schedule
 from slalom.cli.find_lr import find_lr
 from slalom.cli.list import list_methods
+from slalom.cli.observe import observe
 from slalom.cli.plain import spell_what_cannot_be_written
 from slalom.cli.race_group import app as race
 from slalom.errors import UsageError
@@ -30,7 +31,7 @@ class _Commands(TyperGroup):
 app = typer.Typer(
     name="slalom",
     cls=_Commands,
-    help="Optimizers for PyTorch: listed, explained, raced, checked.",
+    help="Optimizers for PyTorch: listed, explained, raced, watched, checked.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -41,6 +42,7 @@ app.command("list")(list_methods)
 app.command("explain")(explain)
 app.command("explain schedule")(explain_schedule)
 app.command("find-lr")(find_lr)
+app.command("observe")(observe)
 app.command("check")(check)
 
 
