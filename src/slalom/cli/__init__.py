@@ -15,6 +15,7 @@ from slalom.cli.find_lr import find_lr
 from slalom.cli.lab import lab
 from slalom.cli.list import list_methods
 from slalom.cli.memory import memory
+from slalom.cli.observe import observe
 from slalom.cli.plain import spell_what_cannot_be_written
 from slalom.cli.race_group import app as race
 from slalom.errors import UsageError
@@ -32,7 +33,7 @@ class _Commands(TyperGroup):
 app = typer.Typer(
     name="slalom",
     cls=_Commands,
-    help="Optimizers for PyTorch: listed, explained, accounted for, raced, checked.",
+    help="Optimizers for PyTorch: listed, explained, accounted for, raced, watched, checked.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -44,6 +45,7 @@ app.command("explain")(explain)
 app.command("explain schedule")(explain_schedule)
 app.command("find-lr")(find_lr)
 app.command("memory")(memory)
+app.command("observe")(observe)
 app.command("lab")(lab)
 app.command("check")(check)
 

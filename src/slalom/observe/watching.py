@@ -1,0 +1,331 @@
+"""`watch`: looks at any optimizer's steps through its hooks, and changes nothing."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+import warnings
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from slalom.observe.measures import AFTER, BEFORE, Earlier, after, before, dense, derived, mean_square, part
+from slalom.observe.ranks import summed
+from slalom.observe.reading import (
+    described,
+    evaluated,
+    fetched,
+    held,
+    length,
+    mean,
+    settings,
+    unwrapped,
+    whole_norm,
+)
+from slalom.observe.record import QUANTITIES, Growing, Log, Parameter, Run, Sample, header, line
+from slalom.observe.report import Report
+from slalom.roles import unwrap
+
+
+class Watch:
+    """Watches a training run; made by `watch`."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        every: int,
+        log: str | os.PathLike[str] | None,
+        probe: Callable[[], Any] | None,
+        done: int,
+    ) -> None:
+        if every < 1:
+            raise ValueError(f"every={every}: a sample is taken every so many steps, 1 or more.")
+        if done < 0:
+            raise ValueError(f"done={done}: steps before this run, 0 or more.")
+        optimizer = unwrapped(optimizer)
+        # Neither is kept alive, nor is anything of them but for the one step before a sample.
+        self._model = weakref.ref(unwrap(model))
+        self._every, self._first, self._step = every, done, done
+        self._probe = probe
+        self._grown = Growing(type(optimizer).__name__, settings(optimizer))
+        self._parameters: tuple[Parameter, ...] = ()
+        self._logged, self._headed = done, False
+        self._rates: tuple[float, ...] = ()
+        self._log = None if log is None else Log(log)
+        self._losses: list[Tensor | float] = []
+        self._norms: list[Tensor] = []
+        self._earlier: dict[Tensor, Earlier] = {}
+        self._around = _Around()
+        self._began, self._spent = math.nan, 0.0
+        self._handles = [
+            optimizer.register_step_pre_hook(self._look_before),
+            optimizer.register_step_post_hook(self._look_after),
+        ]
+
+    # --- the face --------------------------------------------------------------------------------------------------
+
+    def loss(self, value: Tensor | float) -> None:
+        """Take note of the loss of a step; where `step` is given a closure that returns it, this is not needed.
+
+        A tensor is not read from its device before the next sample.
+        """
+        self._losses.append(value.detach() if isinstance(value, Tensor) else float(value))
+
+    def run(self) -> Run:
+        """Return what was measured so far."""
+        return self._grown.run()
+
+    def report(self) -> Report:
+        """Return what is wrong with the run so far, if anything is, with what shows it and what to do."""
+        return Report(self.run())
+
+    def close(self) -> None:
+        """Stop watching. What was seen stays; again does nothing."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._earlier, self._around = {}, _Around()
+        if self._losses and self._step > self._logged:  # a run that ends in nan ends between two samples
+            self._keep_the_rest()
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # --- around a step ---------------------------------------------------------------------------------------------
+
+    def _due(self, step: int) -> bool:
+        """Whether a step is measured: the second, the first that has one before it, and then every so many."""
+        return step == self._first + 2 or step % self._every == 0
+
+    def _look_before(self, optimizer: Any, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
+        began = time.perf_counter()
+        if math.isnan(self._began):
+            self._began = began
+        self._step += 1
+        self._around = around = _Around(self._due(self._step), self._due(self._step + 1))
+        closure = args[1] if len(args) > 1 else kwargs.get("closure")
+        around.closure = closure is not None
+        with torch.no_grad():
+            if around.measures or around.keeps:
+                for _, parameter in held(optimizer):
+                    weight = dense(parameter)
+                    if weight is not None:
+                        around.starts[parameter] = weight.clone()
+            if around.measures and self._probe is not None:
+                around.probed.append(evaluated(self._probe))
+            if closure is None:
+                self._see_gradients(optimizer)
+        changed = None
+        if closure is not None:
+            listening = self._listening(closure)
+            if len(args) > 1:
+                changed = (args[0], listening, *args[2:]), kwargs
+            else:
+                changed = args, {**kwargs, "closure": listening}
+        self._spent += time.perf_counter() - began
+        return changed
+
+    def _listening(self, closure: Callable[[], Any]) -> Callable[[], Any]:
+        """Return the closure that tells us the loss of its first evaluation."""
+        heard = False
+
+        def listening() -> Any:
+            nonlocal heard
+            loss = closure()
+            if not heard and loss is not None:
+                heard = True
+                self.loss(loss)
+            return loss
+
+        return listening
+
+    def _see_gradients(self, optimizer: Any) -> None:
+        """Measure the gradients as the step finds them."""
+        around, scale = self._around, getattr(optimizer, "grad_scale", None)
+        norm = whole_norm(optimizer)
+        if norm is not None:
+            self._norms.append(norm if scale is None else norm / scale.to(norm.device))
+        if not around.measures and not around.keeps:
+            return
+        for _, parameter in held(optimizer):
+            gradient = dense(parameter.grad)
+            if gradient is None or parameter not in around.starts:
+                continue
+            if around.measures:
+                weight = around.starts[parameter]
+                around.before[parameter] = before(weight, gradient, self._earlier.get(parameter), scale)
+            if around.keeps:
+                # a copy: some optimizers write into gradients, and the next backward does
+                around.gradients[parameter] = gradient.clone() if scale is None else gradient / scale
+
+    def _look_after(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        began = time.perf_counter()
+        around = self._around
+        with torch.no_grad():
+            if around.closure:
+                self._see_gradients(optimizer)
+            if around.measures:
+                self._sample(optimizer, began)
+            self._earlier = {}
+            if around.keeps:
+                for parameter, gradient in around.gradients.items():
+                    moved = part(parameter) - around.starts[parameter]
+                    self._earlier[parameter] = Earlier(gradient, moved)
+        self._around = _Around()
+        self._spent += time.perf_counter() - began
+
+    # --- a sample --------------------------------------------------------------------------------------------------
+
+    def _sample(self, optimizer: Any, began: float) -> None:
+        """Read everything from the devices at once, keep it and write it down."""
+        around = self._around
+        if self._probe is not None:
+            around.probed.append(evaluated(self._probe))
+        theirs = list(held(optimizer))
+        sums = {
+            parameter: torch.cat([around.before[parameter], self._outcome(group, optimizer.state, parameter)])
+            for group, parameter in theirs
+            if parameter in around.before
+        }
+        measured = list(sums)
+        sparse = {p: length(p.grad) for _, p in theirs if p.grad is not None and p.grad.is_sparse}
+        read = fetched(
+            table=summed(list(sums.values()), measured),
+            sparse=list(sparse.values()),
+            norms=self._norms,
+            losses=self._losses,
+            probed=around.probed,
+        )
+        table = read["table"].reshape(len(sums), len(BEFORE) + len(AFTER)).tolist()
+        found = {p: dict(zip((*BEFORE, *AFTER), row, strict=True)) for p, row in zip(measured, table, strict=True)}
+        found |= {p: {"gg": norm * norm} for p, norm in zip(sparse, read["sparse"].tolist(), strict=True)}
+        probed, now = read["probed"].tolist(), time.perf_counter()
+        loss, bad = mean(read["losses"])
+        sample = Sample(
+            step=self._step,
+            seconds=now - self._began,
+            overhead=(self._spent + now - began) / max(now - self._began, 1e-9),
+            loss=loss,
+            bad_losses=bad,
+            norms=tuple(read["norms"].tolist()),
+            rates=tuple(float(group.get("lr", math.nan)) for group in optimizer.param_groups),
+            probe=(probed[0], probed[1]) if probed else None,
+            slope=sum(row.get("ug", 0.0) for row in found.values()),
+            parameters=(),
+            numbers=torch.zeros(0),
+        )
+        self._keep(sample, described(self._model(), [parameter for _, parameter in theirs]), found)
+
+    def _keep_the_rest(self) -> None:
+        """Keep losses and norms since the last sample as one that measures nothing else."""
+        read = fetched(norms=self._norms, losses=self._losses)
+        loss, bad = mean(read["losses"])
+        seconds = time.perf_counter() - self._began
+        nothing = torch.full((len(self._parameters), len(QUANTITIES)), math.nan, dtype=torch.float64)
+        norms, overhead = tuple(read["norms"].tolist()), self._spent / max(seconds, 1e-9)
+        rest = (None, math.nan, self._parameters, nothing)
+        self._write(Sample(self._step, seconds, overhead, loss, bad, norms, self._rates, *rest))
+
+    def _outcome(self, group: Mapping[str, Any], state: Mapping[Tensor, Any], parameter: Tensor) -> Tensor:
+        """Return the sums of what the step did to a parameter."""
+        start, gradient = self._around.starts[parameter], dense(parameter.grad)
+        if gradient is None:  # an optimizer that clears gradients itself
+            gradient = torch.zeros_like(start)
+        squares = mean_square(group, state.get(parameter, {}), parameter)
+        return after(part(parameter), gradient, start, self._earlier.get(parameter), squares)
+
+    def _keep(
+        self, sample: Sample, known: list[tuple[Tensor, Parameter]], found: Mapping[Tensor, Mapping[str, float]]
+    ) -> None:
+        """Add a sample to the run and to the log."""
+        rows = [derived(found.get(parameter, {})) for parameter, _ in known]
+        numbers = torch.tensor(rows, dtype=torch.float64).reshape(len(rows), len(QUANTITIES))
+        self._rates = sample.rates
+        self._write(replace(sample, parameters=tuple(one for _, one in known), numbers=numbers))
+
+    def _write(self, sample: Sample) -> None:
+        self._grown.add(sample)
+        self._losses.clear()
+        self._norms.clear()
+        if self._log is not None:
+            try:
+                if sample.parameters != self._parameters or not self._headed:
+                    self._log.write(header(self._grown, sample.parameters, self._logged))
+                    self._headed = True
+                self._log.write(line(sample))
+            except OSError as error:  # a full disk must not end the training
+                warnings.warn(
+                    f'the log "{self._log.path}" ends at step {self._logged}: {error.strerror}.', stacklevel=2
+                )
+                self._log.close()
+                self._log = None
+        self._logged = sample.step
+        self._parameters = sample.parameters
+
+
+@dataclass
+class _Around:
+    """What is known between the two hooks of a step."""
+
+    measures: bool = False
+    keeps: bool = False
+    closure: bool = False
+    starts: dict[Tensor, Tensor] = field(default_factory=dict)
+    gradients: dict[Tensor, Tensor] = field(default_factory=dict)
+    before: dict[Tensor, Tensor] = field(default_factory=dict)
+    probed: list[Tensor] = field(default_factory=list)
+
+
+def watch(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    every: int = 50,
+    log: str | os.PathLike[str] | None = None,
+    probe: Callable[[], Any] | None = None,
+    done: int = 0,
+) -> Watch:
+    """Watch a training run from now on: any model, any optimizer; nothing of the training changes.
+
+        with slalom.observe.watch(model, optimizer, log="run.jsonl") as watch:
+            for x, y in loader:
+                ...                            as ever: backward, optimizer.step()
+                watch.loss(loss)               not needed where step is given a closure
+        print(watch.report())                  what is wrong, what shows it, what to do; or `slalom observe run.jsonl`
+
+    At every step the norm of the gradient is taken, and stays on its device. At a sampled step and the one before it,
+    weights, gradients and updates are compared; until then copies of weights, gradients and updates are held, at most
+    four times the memory of the parameters. The host reads all that was measured once per sample.
+
+    Sharded parameters (DTensor) are measured whole, so every rank must watch; give one of them the log.
+
+    Args:
+        model: names the parameters and says what they are for. Not kept alive.
+        optimizer: any; wrappers such as accelerate's are looked through. Not kept alive.
+        every: a sample is taken at every so many steps, and at the second.
+        log: a file to which each sample is appended at once; `slalom.observe.read_log` reads it.
+        probe: computes the loss on the batch that the step is about, as ``lambda: loss_of(batch)``. It is evaluated
+            before and after each sampled step, without gradients; random state and running statistics stay as they are.
+        done: steps that were taken before, where a run is resumed; the log then goes on.
+
+    Raises:
+        UsageError: if the log cannot be written.
+        ValueError: if ``every`` or ``done`` is out of range.
+    """
+    return Watch(model, optimizer, every=every, log=log, probe=probe, done=done)
+
+
+__all__ = ["Watch", "watch"]
