@@ -348,7 +348,7 @@ def prodigy(w: Tensor, g: Tensor, t: int, s: dict[str, Any]) -> Tensor:
     weight = d / 0.2 * 0.6 * d
     s["s"] = b * s.get("s", 0.0) + weight * g
     s["r"] = b * s.get("r", 0.0) + weight * (g * (start - w)).sum().item()
-    s["d"] = max(d, 3 * s["r"] / s["s"].abs().sum().item())
+    s["d"] = max(d, 10 * s["r"] / s["s"].abs().sum().item())
     return 0.6 * d * d * g
 
 
@@ -413,7 +413,7 @@ FLAT = {"scale": P.SecondMoment(0.8, 0.1, debias=False)}
     distance=({"step": P.DoG(0.6, 0.05, "tensor", eps=0.5)}, distance(squared=False)),
     distance_of_the_model=({"step": P.DoG(0.6, 0.05, "model", eps=0.5)}, distance(squared=False)),
     weighted_distance=({"step": P.DoWG(0.6, 0.05)}, distance(squared=True)),
-    prodigy=({"step": P.Prodigy(0.6, 0.8, 0.2, 3.0)}, prodigy),
+    prodigy=({"step": P.Prodigy(0.6, 0.8, 0.2, 10.0)}, prodigy),
     adaptation=({**FLAT, "step": P.DAdaptation(0.6, 0.8, 0.2)}, adaptation(math.inf)),
     adaptation_growing_slowly=({**FLAT, "step": P.DAdaptation(0.6, 0.8, 0.2, 1.1)}, adaptation(1.1)),
     adaptation_of_sgd=({"step": P.DAdaptationSGD(0.6, 0.2)}, adaptation_of_sgd(math.inf)),

@@ -262,6 +262,17 @@ def test_scratch_is_written_once_and_lives_until_it_is_last_read(name: str) -> N
 
 
 @pytest.mark.parametrize("name", PHASED)
+def test_nothing_is_kept_twice(name: str) -> None:
+    for phase in phases(name).phases:
+        values = [(id(value), value.dims) for value in phase.program.writes.values() if isinstance(value, Expr)]
+        assert len(values) == len(set(values))  # a scratch beside the state that holds the same
+        for key in phases(name).scratch.keys() & phase.program.writes.keys():
+            value = phase.program.writes[key]
+            assert isinstance(value, Expr)
+            assert value.op != "state", key  # what a state holds can be read there
+
+
+@pytest.mark.parametrize("name", PHASED)
 def test_a_phase_declares_the_states_that_it_touches(name: str) -> None:
     for phase in phases(name).phases:
         touched = {node.attrs["key"] for node in phase.program.nodes if node.op == "state"}
