@@ -309,6 +309,24 @@ def test_a_number_made_of_both_kinds_costs_no_other_phase() -> None:
     compare(Recipe(guard=OfBoth(), step=0.01), [(4, 3), (4, 3), (3, 5)])
 
 
+class WithTrend(P.Guard, name="test_with_trend"):
+    """Needs the average again after the products."""
+
+    def apply(self, x: P.Signals, s: P.Memory) -> P.Signals:
+        return x.replace(direction=(x.grad @ x.grad.T) @ x.direction + 0.1 * x.trend)
+
+
+def test_what_was_stored_is_read_back_and_not_made_again() -> None:
+    recipe = Recipe(momentum=P.Ema(), guard=WithTrend(), step=0.01)
+    found = cut(of_recipe(momentum=P.Ema(), guard=WithTrend()))
+    assert [phase.kind for phase in found.phases] == ["fused", "matrix", "fused"]
+    assert set(found.phases[0].program.writes) >= {"ema.m"}
+    read_last = {array_name(node) for node in found.phases[2].program.nodes if node.op in ("input", "state")}
+    assert "ema.m" in read_last
+    assert "g" not in read_last
+    compare(recipe, [(4, 3), (4, 3), (3, 5)])
+
+
 # --- tables -----------------------------------------------------------------------------------------------------
 
 
