@@ -187,8 +187,8 @@ def _statement(file: str, raw: bytes, node: ast.stmt) -> str:
 # --- other code for the same functions --------------------------------------------------------------------------
 
 
-def replace(path: Path, tree: ast.Module | bytes) -> None:
-    """Give every function of a file the code that this text or tree has for it."""
+def replace(path: Path, tree: ast.Module | bytes) -> int:
+    """Give every function of a file the code that this text or tree has for it; return how many have other code now."""
     codes: dict[tuple[str, int], CodeType] = {}
 
     def walk(code: CodeType) -> None:
@@ -198,12 +198,15 @@ def replace(path: Path, tree: ast.Module | bytes) -> None:
                 walk(constant)
 
     walk(compile(tree, str(path), "exec"))
+    changed = 0
     for function in gc.get_objects():  # (isinstance would wake up proxies)
         if type(function) is FunctionType and function.__code__.co_filename == str(path):
             old = function.__code__
             new = codes.get((old.co_qualname, old.co_firstlineno), old)
             if new.co_freevars == old.co_freevars:  # a module's lambdas on one line are told apart by nothing else
                 function.__code__ = new
+                changed += new != old
+    return changed
 
 
 def watch(paths: list[Path]) -> set[str]:
@@ -231,6 +234,8 @@ def _note(statement: str, at: ast.stmt) -> ast.stmt:
 
 
 # --- processes --------------------------------------------------------------------------------------------------
+
+NOT_PLANTED = 70  # exit status where the function with the fault could not be found or not be given other code
 
 
 class _InChild(BaseException):
@@ -361,18 +366,23 @@ class Map:
         return chosen, spent
 
 
-def verdict(fault: Fault, runner: Runner, runs: Map, seconds: float) -> list[str]:
-    """Run tests with a fault in the code: caught or endless, which whoever waits has caught, and by which test."""
+def plant(fault: Fault) -> None:
+    """Plant a fault in this process."""
     path = CODE / fault.file
     raw = path.read_bytes()
+    if not replace(path, raw[: fault.start] + fault.after.encode() + raw[fault.stop :]):
+        os._exit(NOT_PLANTED)
+
+
+def verdict(fault: Fault, runner: Runner, runs: Map, seconds: float) -> list[str]:
+    """Run tests with a fault in the code: caught or endless, which whoever waits has caught, and by which test."""
     tests, spent = runs.tests(fault, seconds)
+    tests = [test for test in tests if test in runner.items]
     status, last = 0, ""
-    for what, word in runner.run(
-        [test for test in tests if test in runner.items],
-        lambda: replace(path, raw[: fault.start] + fault.after.encode() + raw[fault.stop :]),
-        60 + 5 * spent,
-    ):
+    for what, word in runner.run(tests, lambda: plant(fault), 60 + 5 * spent):
         status, last = (word, last) if what == "status" else (status, word)
+    if status == NOT_PLANTED:
+        return ["survived", "it could not be planted"]
     if status in (0, pytest.ExitCode.NO_TESTS_COLLECTED):
         return ["survived", f"{len(tests)} tests, {spent:.0f} s"]
     if status == pytest.ExitCode.TESTS_FAILED:

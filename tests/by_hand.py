@@ -23,6 +23,7 @@ _GENERATOR = torch.Generator().manual_seed(7)
 W = torch.randn(4, 3, generator=_GENERATOR, dtype=torch.float64)
 GRADIENTS = [torch.randn(4, 3, generator=_GENERATOR, dtype=torch.float64) * size for size in (1.0, 0.3, 2.0, 0.7, 0.5)]
 GRADIENTS[2][1, 2] = -GRADIENTS[1][1, 2]  # one that turns
+SLOPES = [1.0 + 0.3 * g for g in GRADIENTS]  # that agree on where to go
 LOSSES = [1.5, 0.7, 2.0, 0.4, 0.9]
 M, N = W.shape
 
@@ -48,29 +49,29 @@ def outer_root(r: Tensor, c: Tensor) -> Tensor:
     return (r * c / r.mean()).sqrt()
 
 
-def go(parts: dict[str, Any]) -> list[Tensor]:
+def go(parts: dict[str, Any], gradients: list[Tensor]) -> list[Tensor]:
     """Where a recipe goes, step by step."""
     w = torch.nn.Parameter(W.clone())
     optimizer = Recipe(**{"step": LR, **parts}).build([w])
     path = []
-    for g, loss in zip(GRADIENTS, LOSSES, strict=True):
+    for g, loss in zip(gradients, LOSSES, strict=True):
         w.grad = g.clone()
         optimizer.step(lambda loss=loss: loss)
         path.append(w.detach().clone())
     return path
 
 
-def by_hand(formula: Formula, lr: float = LR) -> list[Tensor]:
+def by_hand(formula: Formula, lr: float, gradients: list[Tensor]) -> list[Tensor]:
     w, kept = W.clone(), dict[str, Any]()
     path = []
-    for t, g in enumerate(GRADIENTS, 1):
+    for t, g in enumerate(gradients, 1):
         w = w - lr * formula(w, g, t, kept)
         path.append(w)
     return path
 
 
-def check(parts: dict[str, Any], formula: Formula, lr: float = LR) -> None:
-    for found, expected in zip(go(parts), by_hand(formula, lr), strict=True):
+def check(parts: dict[str, Any], formula: Formula, lr: float = LR, gradients: list[Tensor] = GRADIENTS) -> None:
+    for found, expected in zip(go(parts, gradients), by_hand(formula, lr, gradients), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
 
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 import slalom
 from networks import build, go, quietly
-from slalom.algebra import State, Value, total
-from slalom.engine import fresh
+from slalom.algebra import Expr, State, Value, total
+from slalom.engine import fresh, run
 from slalom.engine.storage import seen
 from slalom.parts import ClipNorm, Ema, Momentum, Signals
 from slalom.parts.memory import Memory
@@ -236,3 +236,38 @@ def test_scalars_of_a_formula_are_not_baked_in() -> None:
 
 
 _: Value  # the vocabulary's type is public
+
+
+class Waiting:
+    """A batch that has one number to add to each of some sums over the model or over its group."""
+
+    def __init__(self, group: int, sums: list[tuple[str, str, str]], share: float) -> None:
+        self.group, self.share = group, share
+        self.sums = [Expr(op, attrs={"label": label, "per": per}) for label, op, per in sums]
+        self.told: dict[str, float] = {}
+
+    def crossings(self) -> list[Expr]:
+        return self.sums
+
+    def reduce(self, label: str) -> float:
+        assert label not in self.told
+        return self.share
+
+    def resolve(self, label: str, value: float) -> None:
+        self.told[label] = value
+
+    def finish(self) -> list[Any]:
+        return []
+
+
+def test_sums_wait_for_all_who_take_part_and_groups_have_their_own() -> None:
+    a, b, c = ("a", "total", "model"), ("b", "total", "group"), ("c", "largest", "model")
+    batches = [Waiting(0, [b, c], 1.0), Waiting(1, [a, b, c], 2.0), Waiting(1, [b], 4.0), Waiting(1, [], 8.0)]
+    run(batches)
+    assert [batch.told for batch in batches] == [{"b": 1.0, "c": 2.0}, {"a": 2.0, "b": 6.0, "c": 2.0}, {"b": 6.0}, {}]
+
+
+def test_conflicting_orders_of_sums_are_refused() -> None:
+    a, b = ("a", "total", "model"), ("b", "total", "model")
+    with pytest.raises(RuntimeError, match=r"conflicting orders: \['a', 'b'\]"):
+        run([Waiting(0, [a, b], 1.0), Waiting(0, [b, a], 2.0)])

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from by_hand import LR, Formula, M, N, check, column, ema, outer_root, row, table
+from by_hand import GRADIENTS, LR, Formula, M, N, check, column, ema, go, outer_root, row, table
 from slalom import parts as P  # noqa: N812
 from slalom.parts import epsilon as E  # noqa: N812
 
@@ -342,3 +342,53 @@ def of_maximum(floor: Callable[[Tensor], Tensor]) -> Formula:
 )
 def test_epsilon_of_a_metric_that_is_no_root(epsilon: E.Epsilon, floor: Callable[[Tensor], Tensor]) -> None:
     check({"scale": P.MaxNorm(0.8, epsilon)}, of_maximum(floor))
+
+
+# --- gradients that are magnified on purpose --------------------------------------------------------------------
+
+
+class Magnified(P.Step, name="test_magnified"):
+    """Three times the gradient, and says so: what a step that finds its length does with its estimate."""
+
+    lr: float = LR
+
+    def apply(self, x: P.Signals, s: P.Memory) -> P.Signals:
+        return x.with_gradient(3.0 * x.grad).replace(rate=self.lr, unit=3.0 * x.unit)
+
+
+FREE_OF_SCALE = [
+    *({"scale": P.SecondMoment(0.8, eps)} for eps in EPSILONS if not isinstance(eps, (E.Softplus, E.Power))),
+    *({"scale": P.MaxNorm(0.8, eps)} for eps in EPSILONS if not isinstance(eps, (E.Softplus, E.Power))),
+    {"scale": P.MaxNorm(0.8, 0.1)},
+    {"scale": P.Accumulated(0.0, E.InState(0.02, 0.1))},
+    {"scale": P.PreviousMoment(0.8, E.InState(0.02, 0.1))},
+    {"scale": P.DiscountedSquares(0.8, 0.1)},
+    {"scale": P.CenteredMoment(0.8, E.InState(0.02, 0.1))},
+    {**AVERAGED, "scale": P.Belief(0.8, 0.1)},
+    {**AVERAGED, "scale": P.TrendMoment(0.8, 0.1)},
+    {"scale": P.RowMoment(0.8, 0.1)},
+    {"scale": P.RowAccumulated(0.1)},
+    {"scale": P.ColumnAccumulated(0.1)},
+    {"scale": P.OnlineMoment(0.7, 0.1)},
+    {"scale": P.Ratchet(0.8, 0.1)},
+    {"scale": P.Cover("II", 0.1)},
+    {"scale": P.BlockMoment(0.8, 0.1)},
+    {"scale": P.FoldedMoment(-0.5, 0.1)},
+    {"geometry": P.UnitLength(eps=0.5)},
+    {"gradient": P.Normalize(eps=0.5), "order": ("step", "gradient", "momentum", "scale", "form")},
+]
+# Steps that depend on the scale of gradients, by this power of it.
+OF_A_POWER = [
+    ({"scale": P.SecondMoment(0.8, E.Power(1.5, 0.1))}, 1 - 2 / 1.5),
+    ({"scale": P.MaxNorm(0.8, E.Power(1.5, 0.1))}, 1 - 2 / 1.5),
+    ({"scale": P.StronglyConvex(0.2, 0.3)}, -1.0),
+    ({"scale": P.StronglyConvexMoment(0.7, 0.2, 0.3)}, -1.0),
+    ({"scale": P.Unrooted(0.0, 0.1)}, -1.0),
+]
+
+
+@pytest.mark.parametrize(("parts", "power"), [*((parts, 0.0) for parts in FREE_OF_SCALE), *OF_A_POWER], ids=str)
+def test_an_epsilon_is_magnified_with_the_gradient(parts: dict[str, Any], power: float) -> None:
+    plain, magnified = go(parts, GRADIENTS), go({**parts, "step": Magnified(LR / 3.0**power)}, GRADIENTS)
+    for one, other in zip(plain, magnified, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)

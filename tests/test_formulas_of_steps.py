@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from by_hand import LOSSES, LR, Formula, M, N, check, ema, lengths, rms, row, table
+from by_hand import LOSSES, LR, SLOPES, Formula, M, N, check, ema, lengths, rms, row, table
 from slalom import parts as P  # noqa: N812
 
 # --- gradient ---------------------------------------------------------------------------------------------------
@@ -327,3 +327,100 @@ def test_momo(debias: bool, estimate: bool) -> None:
         momo(debias, estimate),
         1.0,
     )
+
+
+# --- steps that find their own length ---------------------------------------------------------------------------
+
+
+def distance(squared: bool) -> Formula:
+    def formula(w: Tensor, g: Tensor, t: int, s: dict[str, Any]) -> Tensor:
+        start = s.setdefault("start", w)
+        s["r"] = max(s.get("r", 0.05 * (1 + w.norm().item())), (w - start).norm().item())
+        weight = s["r"] ** 2 if squared else 1.0
+        s["v"] = s.get("v", 0.0) + weight * (g * g).sum().item()
+        return 0.6 * s["r"] * g * (s["r"] / math.sqrt(s["v"]) if squared else 1 / math.sqrt(s["v"] + 0.5))
+
+    return formula
+
+
+def prodigy(w: Tensor, g: Tensor, t: int, s: dict[str, Any]) -> Tensor:
+    start, d, b = s.setdefault("start", w), s.get("d", 0.2), math.sqrt(0.8)
+    weight = d / 0.2 * 0.6 * d
+    s["s"] = b * s.get("s", 0.0) + weight * g
+    s["r"] = b * s.get("r", 0.0) + weight * (g * (start - w)).sum().item()
+    s["d"] = max(d, 10 * s["r"] / s["s"].abs().sum().item())
+    return 0.6 * d * d * g
+
+
+def adaptation(growth: float) -> Formula:
+    """D-Adaptation for Adam."""
+
+    def formula(w: Tensor, g: Tensor, t: int, s: dict[str, Any]) -> Tensor:
+        d, q = s.get("d", 0.2), math.sqrt(0.8)
+        fed = 0.6 * d * g
+        earlier = torch.as_tensor(s.get("v", 0.0)).double().sqrt() + 0.1
+        s["r"] = q * s.get("r", 0.0) + (1 - q) * (fed * s.get("s", 0.0) / earlier).sum().item()
+        s["s"] = q * s.get("s", 0.0) + (1 - q) * fed
+        s["d"] = max(d, min(s["r"] / ((1 - q) * s["s"].abs().sum().item()), growth * d))
+        return fed / (ema(s, "v", g * g, 0.8).sqrt() + 0.1)
+
+    return formula
+
+
+def adaptation_of_sgd(growth: float) -> Formula:
+    def formula(w: Tensor, g: Tensor, t: int, s: dict[str, Any]) -> Tensor:
+        d, first = s.get("d", 0.2), s.setdefault("first", g.norm().item())
+        rate = 0.6 * d / first
+        s["r"] = s.get("r", 0.0) + rate * (g * s.get("s", 0.0)).sum().item()
+        s["s"] = s.get("s", 0.0) + rate * g
+        s["d"] = max(d, min(2 * s["r"] / s["s"].norm().item(), growth * d))
+        return rate * g
+
+    return formula
+
+
+def hypergradient(w: Tensor, g: Tensor, t: int, s: dict[str, Any]) -> Tensor:
+    step = s.get("before", w) - w
+    if step.norm() > 0:
+        s["a"] = s.get("a", 1.0) * (1 + 0.3 * (g * step).sum().item() / (g.norm() * step.norm()).item())
+    s["before"] = w
+    return 0.6 * s.get("a", 1.0) * g
+
+
+def mechanic(w: Tensor, g: Tensor, t: int, s: dict[str, Any]) -> Tensor:
+    """With three horizons; plain torch has no state that starts at 1e-6, so m does here."""
+    start, delta = s.setdefault("start", w), s.setdefault("delta", torch.zeros_like(w))
+    n, ahead = 3, w - 0.6 * g
+    scales = s.setdefault("s", [0.0] * n)
+    whole = sum(scales)
+    pull = 0.2 * whole * g.norm() / (ahead.norm() + 1e-3)
+    h = ((delta * g).sum() + pull * (delta * ahead).sum()).item()
+    m, v, r = (s.setdefault(key, [start_of] * n) for key, start_of in (("m", 1e-6), ("v", 0.0), ("r", 0.0)))
+    for i in range(n):
+        b = 1 - 10.0 ** -(i + 1)
+        m[i] = max(b * m[i], abs(h))
+        v[i] = b * b * v[i] + h * h
+        r[i] = max(0.0, b * r[i] - scales[i] * h)
+        scales[i] = (0.01 * m[i] / n + r[i]) / (math.sqrt(v[i]) + 1e-3)
+    s["delta"] = delta + (ahead - w)
+    return w - (start + max(sum(scales), 0.0) * s["delta"])
+
+
+FLAT = {"scale": P.SecondMoment(0.8, 0.1, debias=False)}
+
+
+@table(
+    distance=({"step": P.DoG(0.6, 0.05, "tensor", eps=0.5)}, distance(squared=False)),
+    distance_of_the_model=({"step": P.DoG(0.6, 0.05, "model", eps=0.5)}, distance(squared=False)),
+    weighted_distance=({"step": P.DoWG(0.6, 0.05)}, distance(squared=True)),
+    prodigy=({"step": P.Prodigy(0.6, 0.8, 0.2, 10.0)}, prodigy),
+    adaptation=({**FLAT, "step": P.DAdaptation(0.6, 0.8, 0.2)}, adaptation(math.inf)),
+    adaptation_growing_slowly=({**FLAT, "step": P.DAdaptation(0.6, 0.8, 0.2, 1.1)}, adaptation(1.1)),
+    adaptation_of_sgd=({"step": P.DAdaptationSGD(0.6, 0.2)}, adaptation_of_sgd(math.inf)),
+    adaptation_of_sgd_growing_slowly=({"step": P.DAdaptationSGD(0.6, 0.2, 1.1)}, adaptation_of_sgd(1.1)),
+    hypergradient=({"step": P.Hypergradient(0.6, 0.3)}, hypergradient),
+    mechanic=({"step": 0.6, "form": P.Mechanic(decay=0.2, s_init=0.01, eps=1e-3, count=3)}, mechanic),
+)
+def test_steps_that_find_their_length(parts: dict[str, Any], formula: Formula) -> None:
+    check(parts, formula, lr=1.0)
+    check(parts, formula, lr=1.0, gradients=SLOPES)

@@ -135,6 +135,22 @@ def test_what_is_delayed_has_its_first_step_later() -> None:
     close(run(delayed, [0.0], [1.0], [2.0], [4.0], [8.0]), [-(4.0 + (0.5 * 2.0 + 0.5 * 8.0) / 0.75)])
 
 
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        P.Alternating(P.Arrested(0.0), plain=2, turns=1),
+        P.Restarted(P.Arrested(0.0), every=2),
+        P.Delayed(P.Arrested(0.0), steps=2),
+    ],
+    ids=lambda wrapped: type(wrapped).__name__,
+)
+def test_a_clock_of_one_s_own_is_not_handed_on(wrapped: Any) -> None:
+    scale = P.SecondMoment(0.9, 0.1)  # whose correction counts the steps
+    pushes = [[1.0], [2.0], [0.5], [3.0], [1.0]]
+    found = run(Recipe(momentum=wrapped, scale=scale, step=1.0), [0.0], *pushes)
+    close(found, run(Recipe(scale=scale, step=1.0), [0.0], *pushes).tolist())
+
+
 @pytest.mark.parametrize(("steps", "expected"), [(1, -6.0), (2, -4.0)])
 def test_who_is_held_stands_still_and_then_goes(steps: int, expected: float) -> None:
     close(run(Recipe(step=P.Hold(P.Fixed(1.0), steps)), [0.0], [1.0], [2.0], [4.0]), [expected])

@@ -262,6 +262,17 @@ def test_scratch_is_written_once_and_lives_until_it_is_last_read(name: str) -> N
 
 
 @pytest.mark.parametrize("name", PHASED)
+def test_nothing_is_kept_twice(name: str) -> None:
+    for phase in phases(name).phases:
+        values = [(id(value), value.dims) for value in phase.program.writes.values() if isinstance(value, Expr)]
+        assert len(values) == len(set(values))  # a scratch beside the state that holds the same
+        for key in phases(name).scratch.keys() & phase.program.writes.keys():
+            value = phase.program.writes[key]
+            assert isinstance(value, Expr)
+            assert value.op != "state", key  # what a state holds can be read there
+
+
+@pytest.mark.parametrize("name", PHASED)
 def test_a_phase_declares_the_states_that_it_touches(name: str) -> None:
     for phase in phases(name).phases:
         touched = {node.attrs["key"] for node in phase.program.nodes if node.op == "state"}
@@ -296,6 +307,24 @@ def test_a_number_made_of_both_kinds_costs_no_other_phase() -> None:
     found = cut(of_recipe(guard=OfBoth()))
     assert [phase.kind for phase in found.phases] == ["matrix", "fused"]
     compare(Recipe(guard=OfBoth(), step=0.01), [(4, 3), (4, 3), (3, 5)])
+
+
+class WithTrend(P.Guard, name="test_with_trend"):
+    """Needs the average again after the products."""
+
+    def apply(self, x: P.Signals, s: P.Memory) -> P.Signals:
+        return x.replace(direction=(x.grad @ x.grad.T) @ x.direction + 0.1 * x.trend)
+
+
+def test_what_was_stored_is_read_back_and_not_made_again() -> None:
+    recipe = Recipe(momentum=P.Ema(), guard=WithTrend(), step=0.01)
+    found = cut(of_recipe(momentum=P.Ema(), guard=WithTrend()))
+    assert [phase.kind for phase in found.phases] == ["fused", "matrix", "fused"]
+    assert set(found.phases[0].program.writes) >= {"ema.m"}
+    read_last = {array_name(node) for node in found.phases[2].program.nodes if node.op in ("input", "state")}
+    assert "ema.m" in read_last
+    assert "g" not in read_last
+    compare(recipe, [(4, 3), (4, 3), (3, 5)])
 
 
 # --- tables -----------------------------------------------------------------------------------------------------

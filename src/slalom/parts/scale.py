@@ -208,7 +208,8 @@ class MaxNorm(Scale):
 
     def apply(self, x: Signals, s: Memory) -> Signals:
         if isinstance(self.eps, Epsilon):
-            s.u = self.eps.kept(maximum(self.beta * s.u, abs(x.energy)), x.unit)
+            # a maximum is no square: what is added to it grows with the gradient, not with its square
+            s.u = self.eps.kept(maximum(self.beta * s.u, abs(x.energy)), sqrt(x.unit))
             return x.replace(metric=self.eps.floor(s.u, x.unit), divide=self.eps.divide())
         s.u = maximum(self.beta * s.u, abs(x.energy) + self.eps * x.unit)
         return x.replace(metric=s.u)
