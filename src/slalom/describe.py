@@ -248,12 +248,17 @@ def sheet(recipe: Recipe, role: str = "") -> Sheet:
         role=role,
         lines=tuple(_formula_lines(recipe, ndim)),
         state=sum(bytes_of.values()) / example.numel(),
-        kept={key: f"{slot.per} of each block" if slot.block else slot.per for key, slot in program.states.items()},
+        kept={key: _extent(slot) for key, slot in program.states.items()},
         moved=moved,
         executor=executor,
         passes=passes,
         lessons=tuple(dict.fromkeys(_lessons(recipe))),
     )
+
+
+def _extent(slot: State) -> str:
+    """Say what a state has one value for."""
+    return slot.per + " of each block" * bool(slot.block) + " in float64" * (slot.format == "double")
 
 
 def _lessons(node: Any) -> Iterator[str]:
