@@ -374,12 +374,22 @@ def _wrapped(prefix: str, body: str, width: int) -> list[str]:
     return [prefix + rows[0], *(" " * len(prefix) + row for row in rows[1:])]
 
 
+def _lesson_rows(lesson: str, width: int) -> list[str]:
+    """Lay out a lesson, whose lines keep their indentation."""
+    rows = []
+    for place, line in enumerate(lesson.split("\n")):
+        body = line.lstrip()
+        label = "why" if place == 0 else ""
+        rows += _wrapped(f"  {label:<12}" + " " * (len(line) - len(body)), body, width)
+    return [row.rstrip() for row in rows]
+
+
 def describe_sheet(entry: Sheet, width: int = 100, *, plan: bool = False) -> str:
     """Write a sheet as aligned lines, without a heading; ``plan`` adds what each pass does."""
     rows = [f"  for {entry.role.replace('rest', 'everything else')}", ""] if entry.role else []
     rows += _formula_rows(entry.lines, "  ", width)
     for lesson in entry.lessons:
-        rows += ["", *_wrapped(f"  {'why':<12}", lesson, width)]
+        rows += ["", *_lesson_rows(lesson, width)]
     rows += [
         "",
         *_wrapped(
