@@ -13,7 +13,7 @@ import slalom
 from networks import quietly
 from slalom import Recipe
 from slalom import parts as P  # noqa: N812
-from slalom.algebra import cutting, symmetric
+from slalom.algebra import State, cutting, symmetric
 from slalom.describe import describe_method
 from slalom.observe import failed_roots
 from slalom.race.workload import reseed, stream
@@ -237,6 +237,113 @@ def test_gradients_that_begin_with_zero_do_no_harm() -> None:
         assert (w != 1).any()
 
 
+# --- factors in double precision -------------------------------------------------------------------------
+
+WITH_FACTORS = {
+    "shampoo": {"eps": 1e-6},
+    "distributed-shampoo": {"block": 4, "frequency": 2},
+    "caspr": {"frequency": 2, "eps": 1e-6},
+    "soap": {"frequency": 2},
+    "kl-shampoo": {"frequency": 2},
+    "kl-soap": {"frequency": 2},
+}
+SHAPES = [(6, 6), (6, 6), (3, 9), (9, 3), (7,), (2, 3, 3), (1, 5)]
+
+
+def gathered(optimizer: torch.optim.Optimizer) -> list[tuple[str, torch.Tensor]]:
+    return [
+        (key, value) for state in optimizer.state.values() for key, value in state.items() if key[-2:] in (".L", ".R")
+    ]
+
+
+@pytest.mark.parametrize("executor", ["eager", "foreach", "native"])
+@pytest.mark.parametrize("name", WITH_FACTORS)
+def test_factors_in_double_precision_are_those_of_double_precision(name: str, executor: str) -> None:
+    ends = []
+    for dtype, chosen in ((torch.float32, executor), (torch.float64, "eager")):
+        # KL's factors see gradients as whitened in a basis that is anybody's choice where the rank is not full
+        params = lists([(6, 6), (6, 6)] if name.startswith("kl") else SHAPES, dtype)
+        optimizer = quietly(
+            lambda params=params, chosen=chosen: slalom.create(
+                name, params, lr=1e-4, factors="float64", executor=chosen, **WITH_FACTORS[name]
+            )
+        )
+        drive(optimizer, 5)
+        ends.append((gathered(optimizer), params))
+    (single, mine), (double, exact) = ends
+    assert single
+    close = 1e-4 if name.startswith("kl") else 1e-12  # the whitening is done in single precision
+    for (key, factor), (_, expected) in zip(single, double, strict=True):
+        assert factor.dtype == torch.float64, key
+        torch.testing.assert_close(factor, expected, rtol=close, atol=close)
+    for p, q in zip(mine, exact, strict=True):
+        # in SOAP's basis rounding alone has a sign, and Adam makes a step of it
+        torch.testing.assert_close(p.double(), q, rtol=1e-4, atol=5e-4 if "soap" in name else 1e-5)
+
+
+def test_small_eigenvalues_survive_in_double_precision() -> None:
+    """Directions a hundred thousand times smaller than the largest: their squares are lost in single precision."""
+    basis, _ = torch.linalg.qr(torch.randn(8, 8, dtype=torch.float64))
+    g = (torch.logspace(0, -5, 8, dtype=torch.float64).diag() @ basis).float()
+    exact = root_of(g.T.double() @ g.double(), 4, 1e-12, "eigh")
+    errors = {}
+    for factors in ("same", "float64"):
+        w = torch.nn.Parameter(torch.zeros(8, 8))
+        w.grad = g
+        optimizer = slalom.create("shampoo", [w], eps=1e-12, factors=factors)
+        optimizer.step()
+        errors[factors] = float((optimizer.state[w]["kronecker.P_R"] - exact).norm() / exact.norm())
+    assert errors["float64"] < 1e-5
+    assert errors["same"] > 1e-2
+
+
+@pytest.mark.parametrize("name", ["soap", "distributed-shampoo"])
+def test_double_precision_changes_nothing_where_it_is_already(name: str) -> None:
+    ends = []
+    for factors in ("same", "float64"):
+        params = lists(SHAPES, torch.float64)
+        drive(quietly(lambda p=params, f=factors: slalom.create(name, p, factors=f, **WITH_FACTORS[name])), 5)
+        ends.append(params)
+    assert all(map(torch.equal, *ends))
+
+
+def test_factors_keep_their_precision_in_checkpoints_and_take_it_up() -> None:
+    runs = {}
+    for factors in ("same", "float64"):
+        params = lists(SHAPES, torch.bfloat16)
+        runs[factors] = quietly(lambda p=params, f=factors: slalom.SOAP(p, frequency=2, factors=f)), params
+        drive(runs[factors][0], 3)
+    (narrow, _), (wide, mine) = runs["same"], runs["float64"]
+    again = quietly(
+        lambda: slalom.SOAP([p.detach().clone().requires_grad_() for p in mine], frequency=2, factors="float64")
+    )
+    again.load_state_dict(wide.state_dict())
+    for (_, a), (_, b) in zip(gathered(again), gathered(wide), strict=True):
+        assert a.dtype == torch.float64
+        assert torch.equal(a, b)
+    for factors, kind in (("float64", torch.float64), ("same", torch.float32)):  # in the middle of a run, both ways
+        before = [factor.clone() for _, factor in gathered(narrow)]
+        narrow.param_groups[0]["factors"] = factors
+        for p in runs["same"][1]:
+            p.grad = torch.zeros_like(p)
+        narrow.step()
+        for (_, factor), old in zip(gathered(narrow), before, strict=True):
+            assert factor.dtype == kind
+            torch.testing.assert_close(factor.double(), 0.95 * old.double(), rtol=1e-6, atol=0)
+
+
+def test_screens_say_that_factors_are_kept_in_double_precision() -> None:
+    for factors, size in (("same", "24 bytes"), ("float64", "32 bytes")):
+        screen = " ".join(describe_method(method("soap"), {"factors": factors}).split())
+        assert size in screen
+        assert ("eigenbasis.L per left in float64" in screen) == (factors == "float64")
+
+
+def test_double_precision_is_refused_where_fused_passes_would_meet_it() -> None:
+    with pytest.raises(ValueError, match='"double" is for square factors'):
+        State(format="double")
+
+
 # --- the basis -------------------------------------------------------------------------------------------
 
 
@@ -274,9 +381,15 @@ def test_what_was_never_touched_stays_apart_and_last() -> None:
 
 
 def test_screens_say_why_and_what_they_say_holds() -> None:
-    for name, words in (("muon", "spectral norm 1"), ("shampoo", "the polar factor"), ("soap", "uncorrelated")):
+    for name, words in (
+        ("muon", "no uᵢᵀ X vᵢ above 1"),
+        ("signsgd", "has the sign of its uᵢⱼ"),
+        ("scion", "alike at every width"),
+        ("shampoo", "the polar factor"),
+        ("soap", "uncorrelated"),
+    ):
         screen = " ".join(describe_method(method(name)).split())
-        assert f"why {'polar(U S Vᵀ)' if name == 'muon' else ''}" in screen
+        assert "why" in screen
         assert words in screen
     g = torch.randn(4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     u, s, vt = torch.linalg.svd(g, full_matrices=False)

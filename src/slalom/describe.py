@@ -248,12 +248,17 @@ def sheet(recipe: Recipe, role: str = "") -> Sheet:
         role=role,
         lines=tuple(_formula_lines(recipe, ndim)),
         state=sum(bytes_of.values()) / example.numel(),
-        kept={key: f"{slot.per} of each block" if slot.block else slot.per for key, slot in program.states.items()},
+        kept={key: _extent(slot) for key, slot in program.states.items()},
         moved=moved,
         executor=executor,
         passes=passes,
         lessons=tuple(dict.fromkeys(_lessons(recipe))),
     )
+
+
+def _extent(slot: State) -> str:
+    """Say what a state has one value for."""
+    return slot.per + " of each block" * bool(slot.block) + " in float64" * (slot.format == "double")
 
 
 def _lessons(node: Any) -> Iterator[str]:
@@ -369,12 +374,22 @@ def _wrapped(prefix: str, body: str, width: int) -> list[str]:
     return [prefix + rows[0], *(" " * len(prefix) + row for row in rows[1:])]
 
 
+def _lesson_rows(lesson: str, width: int) -> list[str]:
+    """Lay out a lesson, whose lines keep their indentation."""
+    rows = []
+    for place, line in enumerate(lesson.split("\n")):
+        body = line.lstrip()
+        label = "why" if place == 0 else ""
+        rows += _wrapped(f"  {label:<12}" + " " * (len(line) - len(body)), body, width)
+    return [row.rstrip() for row in rows]
+
+
 def describe_sheet(entry: Sheet, width: int = 100, *, plan: bool = False) -> str:
     """Write a sheet as aligned lines, without a heading; ``plan`` adds what each pass does."""
     rows = [f"  for {entry.role.replace('rest', 'everything else')}", ""] if entry.role else []
     rows += _formula_rows(entry.lines, "  ", width)
     for lesson in entry.lessons:
-        rows += ["", *_wrapped(f"  {'why':<12}", lesson, width)]
+        rows += ["", *_lesson_rows(lesson, width)]
     rows += [
         "",
         *_wrapped(

@@ -25,6 +25,7 @@ from slalom.engine import (
     check_choice,
     choose,
     fresh,
+    kept_dtype,
     pieces,
     trace,
 )
@@ -301,6 +302,8 @@ class Optimizer(Evaluation, Updating, torch.optim.Optimizer):
                 made[key] = placed(slot, parameter, program, state[key])
             else:
                 check_layout(key, slot, state[key], real_view(parameter), blocks)
+                if slot.per in ("left", "right"):  # whose precision is a setting
+                    made[key] = state[key].to(kept_dtype(slot, parameter))
         self.state[parameter].update(made)
         kept: dict[str, Any] = self.state[parameter]
         return kept

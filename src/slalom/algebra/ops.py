@@ -100,6 +100,8 @@ OPS: dict[str, Op] = {
         Op("unblocks", cutting.unblocks, None, lambda _, like: like),
         Op("transpose", lambda a: a.mT, None, lambda a: (a[1], a[0])),
         Op("matmul", torch.matmul, None, shapes.product),
+        Op("in_double", tensors.in_double, None, lambda a: a),
+        Op("as_precise_as", tensors.as_precise_as, None, lambda a, _: a),
         Op("gram", symmetric.gram, None, lambda a: (a[0], a[0])),
         Op("polar", matrix.polar, None, lambda a, **_: a),
         Op("exact_polar", matrix.exact_polar, None, lambda a: a),
@@ -122,6 +124,8 @@ MATRIX = frozenset(
         "gaussian",
         "transpose",
         "matmul",
+        "in_double",
+        "as_precise_as",
         "gram",
         "blocks",
         "unblocks",
@@ -395,6 +399,16 @@ def unblocks(x: Value, like: Value) -> Value:
 def is_cut(x: Value) -> bool:
     """Whether a value is a stack of blocks."""
     return bool(block_of(x.dims)[1]) if isinstance(x, Expr) else x.ndim == 3
+
+
+def in_double(x: Value) -> Value:
+    """The same in double precision, whatever the parameter; only matrix operations take it."""
+    return apply("in_double", x)  # type: ignore[no-any-return]
+
+
+def as_precise_as(x: Value, like: Value) -> Value:
+    """The same in the precision of another value: undoes `in_double`."""
+    return apply("as_precise_as", x, like)  # type: ignore[no-any-return]
 
 
 def gram(x: Value) -> Value:

@@ -316,6 +316,8 @@ _RULES: Final[dict[str, Callable[..., tuple[str, int]]]] = {
     "inverse_root": lambda p, a, eps, root, relative, **_: p.inverse_root(a, eps, root, relative),
     "gram": lambda p, a: p.gram(a),
     "blocks": lambda p, a, size: p.write(a),  # the formula is that of one block
+    "in_double": lambda p, a: p.write(a),  # precision is no matter of the formula
+    "as_precise_as": lambda p, a, like: p.write(a),
     "unblocks": lambda p, a, like: p.write(a),
     "fold": lambda p, a: (p.d.call("square", p.at(a, _LOOSE)), _ATOM),
     "unfold": lambda p, a, like: p.write(a),  # what follows sees elements again, whatever their shape

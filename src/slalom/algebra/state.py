@@ -38,7 +38,8 @@ class State:
             for standard normal values, the same for equal shapes, ``"identity"`` for square factors, or ``"number"``
             for the parameter's place in its optimizer, by which random numbers tell parameters apart.
         format: how it is kept: ``"sign"`` is one bit per element, which reads as 1 where what was written is above 0
-            and as -1 elsewhere. The formula does not change.
+            and as -1 elsewhere; ``"double"`` is float64 whatever the parameter, for square factors. The formula does
+            not change.
         view: whose elements, rows and columns are meant: of the parameter as a ``matrix``; of the same turned so that
             it is ``tall``, its longer side the rows (see `algebra.turned`); or of the most ``square`` matrix that
             holds its elements (see `algebra.fold`).
@@ -55,7 +56,7 @@ class State:
     rank: int = 0
     block: int = 0
     turns: bool = False
-    format: Literal["float", "sign"] = "float"
+    format: Literal["float", "double", "sign"] = "float"
     view: Literal["matrix", "tall", "square"] = "matrix"
     name: str = field(default="", compare=False)
 
@@ -64,6 +65,8 @@ class State:
             raise ValueError(
                 f'State(per={self.per!r}, init={self.init!r}): the format "sign" is for a number per element.'
             )
+        if self.format == "double" and self.per not in ("left", "right"):
+            raise ValueError(f'State(per={self.per!r}): the format "double" is for square factors.')
         if self.block and (self.view != "matrix" or self.format == "sign" or self.per in THIN):
             raise ValueError(f"State(per={self.per!r}, block={self.block}): blocks are cut from the plain matrix view.")
         if self.view == "square" and self.per not in ("element", "row", "column"):

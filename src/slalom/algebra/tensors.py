@@ -42,6 +42,16 @@ def where(condition: Any, a: Tensor | float, b: Tensor | float) -> Tensor | floa
     return torch.where(condition, a, b)
 
 
+def in_double(x: Tensor) -> Tensor:
+    """The same in double precision, where the device has it."""
+    return x if x.device.type == "mps" else x.double()
+
+
+def as_precise_as(x: Tensor, like: Tensor) -> Tensor:
+    """The same in another tensor's precision."""
+    return x.to(like.dtype)
+
+
 def atan2(a: Tensor | float, b: Tensor | float) -> Tensor:
     """Angle."""
     like = a if isinstance(a, Tensor) else b

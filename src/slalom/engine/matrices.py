@@ -62,7 +62,7 @@ def phased(program: Program) -> Phases:
     for phase in found.phases:
         if phase.kind == "fused":
             planned(phase.program)
-        elif any(slot.view == "square" or slot.format != "float" for slot in phase.program.states.values()):
+        elif any(slot.view == "square" or slot.format == "sign" for slot in phase.program.states.values()):
             raise UnplannableError("signs or square views stand between products of matrices")
         elif phase.program.crossings:
             raise UnplannableError(f"{phase.program.crossings[0].op} reduces products of matrices over several tensors")

@@ -1,6 +1,7 @@
 """How states are kept in memory: shapes, dtypes, and formats that executors unpack on loading and pack on storing.
 
-A format changes no formula and no key. ``"float"`` is float32, or float64 for double precision. ``"sign"`` keeps one
+A format changes no formula and no key. ``"float"`` is float32, or float64 for double precision; ``"double"`` is always
+float64 and belongs to factors that only torch multiplies. ``"sign"`` keeps one
 bit per element, set where the value is above 0; it reads as 1 or -1. Eight signs share a byte, the first in its lowest
 bit, and every row starts on a byte of its own, so that threads that work on different rows never share one.
 """
@@ -88,7 +89,8 @@ def kept_dtype(slot: State, parameter: Tensor) -> torch.dtype:
 
     What tensors have in common is kept in double precision: it must not depend on which of them came first.
     """
-    if slot.scope != "tensor" and parameter.device.type != "mps":  # which has no double precision
+    double = slot.scope != "tensor" or slot.format == "double"
+    if double and parameter.device.type != "mps":  # which has no double precision
         return torch.float64
     return torch.uint8 if slot.format == "sign" else computed_dtype(parameter)
 

@@ -18,7 +18,7 @@ from slalom.algebra import (
 )
 from slalom.parts.base import Geometry
 from slalom.parts.memory import Memory
-from slalom.parts.norm import Euclidean, Norm
+from slalom.parts.norm import Euclidean, MaxEntry, Norm, SpectralNorm
 from slalom.parts.polar import Iteration, NewtonSchulz
 from slalom.parts.ranges import Decay, NonNegative, Positive
 from slalom.parts.signals import Signals
@@ -31,6 +31,8 @@ class Sign(Geometry):
 
     The sign of 0 is 0. Every coordinate moves by the same length, whatever its gradient.
     """
+
+    lesson = MaxEntry.lesson
 
     def apply(self, x: Signals, s: Memory) -> Signals:
         x = x.divided()
@@ -127,12 +129,7 @@ class Spectral(Geometry):
         iteration: how the polar factor is found.
     """
 
-    lesson = (
-        "polar(U S Vᵀ) = U Vᵀ makes every singular value 1. Why that is steepest: ⟨U S Vᵀ, X⟩ = Σ sᵢ uᵢᵀ X vᵢ, and no "
-        "X that stretches no input by more than 1 (spectral norm 1) has a uᵢᵀ X vᵢ above 1; U Vᵀ has them all at 1: "
-        "the most descent, Σ sᵢ, for the largest change that any output may see. If instead no entry may change by "
-        "more than 1 the answer is sign(u), and if the squares may add up to 1 it is u / ‖u‖."
-    )
+    lesson = SpectralNorm.lesson
     scaling: Literal["original", "rms", "rms-to-rms", "none"] = "original"
     iteration: Iteration = NewtonSchulz()
 

@@ -10,9 +10,11 @@ from typing import Literal
 from slalom.algebra import (
     State,
     Value,
+    as_precise_as,
     blocks,
     eigenvectors,
     gram,
+    in_double,
     lerp,
     let,
     maximum,
@@ -31,11 +33,16 @@ from slalom.parts.ranges import Decay, NonNegative, Positive, check_count
 from slalom.parts.roots import ByEigenvalues, InverseRoot
 from slalom.parts.signals import Signals
 
+Factors = Literal["same", "float64"]
 
-def _in_blocks(slots: Mapping[str, State], size: int) -> Mapping[str, State]:
-    """Return square factors as there is one for each block."""
+
+def _declared(slots: Mapping[str, State], size: int, factors: Factors) -> Mapping[str, State]:
+    """Return square matrices as there is one for each block, and what gathers in L and R as precise as asked for."""
+    double = ("L", "R") if factors == "float64" else ()
     return {
-        name: dataclasses.replace(slot, block=size) if slot.per in ("left", "right") else slot
+        name: dataclasses.replace(slot, block=size, format="double" if name in double else slot.format)
+        if slot.per in ("left", "right")
+        else slot
         for name, slot in slots.items()
     }
 
@@ -59,6 +66,8 @@ class Eigenbasis(Geometry):
         frequency: steps between refreshes.
         block: cut matrices into blocks of at most that side, each with a basis of its own; 0 cuts nothing. The authors
             leave a side of more than 10000 as it is.
+        factors: the precision in which L and R are gathered, kept and decomposed: ``"same"`` as all arithmetic,
+            ``"float64"`` for parameters of any. Products with gradients are formed in the former.
     """
 
     lesson = (
@@ -70,6 +79,7 @@ class Eigenbasis(Geometry):
     beta: Decay = 0.95
     frequency: int = 10
     block: int = 0
+    factors: Factors = "same"
     L = State(per="left")
     R = State(per="right")
     Q_L = State(per="left")
@@ -82,7 +92,7 @@ class Eigenbasis(Geometry):
 
     def slots(self) -> Mapping[str, State]:
         """Return the factors and their eigenvectors, for each block."""
-        return _in_blocks(super().slots(), self.block)
+        return _declared(super().slots(), self.block, self.factors)
 
     def apply(self, x: Signals, s: Memory) -> Signals:
         if x.ndim < 2:
@@ -112,12 +122,18 @@ class Eigenbasis(Geometry):
 
     def _gather(self, x: Signals, grad: Value, s: Memory) -> None:
         """Let the factors see this step's gradient."""
-        g = blocks(x.grad, self.block)
+        g = self._precise(blocks(x.grad, self.block))
         s.L = lerp(s.L, gram(g), 1 - self.beta)
         s.R = lerp(s.R, gram(g.mT), 1 - self.beta)
 
+    def _precise(self, x: Value) -> Value:
+        return in_double(x) if self.factors == "float64" else x
+
     def _refreshed(self, factor: Value, basis: Value, t: Value, due: Value) -> Value:
-        return where(t <= 1, eigenvectors(factor), where(due, refreshed_eigenvectors(factor, basis), basis))
+        first, next_one = eigenvectors(factor), refreshed_eigenvectors(factor, self._precise(basis))
+        if self.factors == "float64":
+            first, next_one = as_precise_as(first, basis), as_precise_as(next_one, basis)
+        return where(t <= 1, first, where(due, next_one, basis))
 
 
 class KLEigenbasis(Eigenbasis, name="kl_eigenbasis"):
@@ -157,8 +173,8 @@ class KLEigenbasis(Eigenbasis, name="kl_eigenbasis"):
         first = x.t <= 1
         whitened = let("Y", where(first, x.grad, x.grad @ s.Q_R / sqrt(r)))
         other = let("Z", where(first, x.grad.mT, x.grad.mT @ s.Q_L / sqrt(l).mT))
-        s.L = lerp(s.L, gram(whitened) / columns, 1 - self.beta)
-        s.R = lerp(s.R, gram(other) / rows, 1 - self.beta)
+        s.L = lerp(s.L, gram(self._precise(whitened)) / columns, 1 - self.beta)
+        s.R = lerp(s.R, gram(self._precise(other)) / rows, 1 - self.beta)
         s.l = where(first, l, self._followed(l, mean(grad * grad / r, "row"), rows))
         s.r = where(first, r, self._followed(r, mean(grad * grad / l, "column"), columns))
 
@@ -196,6 +212,9 @@ class Kronecker(Geometry):
         vectors: give vectors a factor too, of n^2 numbers or n ``block``; they pass through otherwise.
         chained: see above.
         inverse: how roots are taken.
+        factors: the precision in which L and R are gathered, kept and their roots taken: ``"same"`` as all arithmetic,
+            ``"float64"`` for parameters of any. The roots themselves are kept as everything else, for the products.
+            The authors' code has single precision by default.
     """
 
     lesson = (
@@ -214,6 +233,7 @@ class Kronecker(Geometry):
     vectors: bool = False
     chained: bool = False
     inverse: InverseRoot = ByEigenvalues()
+    factors: Factors = "same"
     L = State(per="left")
     R = State(per="right")
     P_L = State(per="left", init="identity")
@@ -227,7 +247,7 @@ class Kronecker(Geometry):
 
     def slots(self) -> Mapping[str, State]:
         """Return the factors and their roots, for each block."""
-        return _in_blocks(super().slots(), self.block)
+        return _declared(super().slots(), self.block, self.factors)
 
     def apply(self, x: Signals, s: Memory) -> Signals:
         x = x.divided()
@@ -235,11 +255,11 @@ class Kronecker(Geometry):
             return self._vector(x, s) if self.vectors else x
         g, u = blocks(x.grad, self.block), blocks(x.direction, self.block)
         due = self._due(x.t)
-        s.L = self._grown(s.L, gram(g))
+        s.L = self._grown(s.L, g)
         a, lost_left = self._root("A", s.L, s.P_L, x.t, self.root)
         s.P_L = when(due, a, s.P_L)
         a = s.P_L
-        s.R = self._grown(s.R, gram((a @ g).mT) / x.rows if self.chained else gram(g.mT))
+        s.R = self._grown(s.R, (a @ g).mT, x.rows) if self.chained else self._grown(s.R, g.mT)
         b, lost_right = self._root("B", s.R, s.P_R, x.t, self.root)
         s.P_R = when(due, b, s.P_R)
         b = s.P_R
@@ -253,7 +273,7 @@ class Kronecker(Geometry):
 
     def _vector(self, x: Signals, s: Memory) -> Signals:
         due = self._due(x.t)
-        s.R = self._grown(s.R, gram(blocks(x.grad, self.block).mT))
+        s.R = self._grown(s.R, blocks(x.grad, self.block).mT)
         b, lost = self._root("B", s.R, s.P_R, x.t, max(1, self.root // 2))
         s.P_R = when(due, b, s.P_R)
         s.failed = when(due, s.failed + lost, s.failed)
@@ -263,7 +283,8 @@ class Kronecker(Geometry):
     def _along(u: Value, x: Signals) -> Signals:
         return x.replace(direction=u, energy=u)
 
-    def _grown(self, factor: Value, new: Value) -> Value:
+    def _grown(self, factor: Value, g: Value, rows: Value | float = 1.0) -> Value:
+        new = gram(in_double(g) if self.factors == "float64" else g) / rows
         return factor + new if self.sums else lerp(factor, new, 1 - self.beta)
 
     def _due(self, t: Value) -> Value | bool:
@@ -276,7 +297,8 @@ class Kronecker(Geometry):
     def _root(self, letter: str, factor: Value, old: Value, t: Value, root: int) -> tuple[Value, Value]:
         """Return the root, or the old one where it is not finite, and how many failed so."""
         known = factor if self.sums else factor / (1 - self.beta**t)
-        new = let(letter, self.inverse.of(known, root, self.eps))
+        new = self.inverse.of(known, root, self.eps)
+        new = let(letter, as_precise_as(new, old) if self.factors == "float64" else new)
         sound = total(abs(new), "block") < math.inf
         lost = where(sound, 0.0, 1.0)
         return where(sound, new, old), total(lost) if self.block else lost

@@ -11,6 +11,16 @@ from slalom.parts.base import Part
 from slalom.parts.polar import Iteration, NewtonSchulz
 from slalom.parts.signals import Signals
 
+_WHICH = """\
+Which X of length 1 goes up fastest along u (and −X down), that is, has the largest ⟨u, X⟩ = Σ uᵢⱼ Xᵢⱼ? It depends on \
+how length is measured:
+
+  squares sum to 1      u / ‖u‖    normalised gradient
+  no entry above 1      sign(u)    sign descent
+  no input stretched    U Vᵀ       Muon
+
+"""
+
 
 class Norm(Part, abstract=True):
     """A way to measure the length of a step."""
@@ -30,12 +40,22 @@ def _unit(u: Value, length: Value) -> Value:
 class Euclidean(Norm):
     """``|x|_2``, Frobenius for matrices; dual to itself. Steepest descent is normalised gradient descent."""
 
+    lesson = _WHICH + (
+        "The first: ⟨u, X⟩ is the product of both lengths and of the cosine between them, so X points along u. "
+        "Entries move in proportion to u, and a step is as long near the minimum as far from it."
+    )
+
     def oracle(self, u: Value, x: Signals) -> Value:
         return _unit(u, norm(u))
 
 
 class RootMeanSquare(Norm):
     """``|x|_2 / sqrt(size)``, for vectors of any length alike: biases and gains in Scion."""
+
+    lesson = (
+        "Vectors are measured by the root mean square of their entries. Among those of 1 the one along u goes up "
+        "fastest along u: entries move in proportion to u, by 1 in the mean, whatever the width."
+    )
 
     def oracle(self, u: Value, x: Signals) -> Value:
         return sqrt(x.size) * _unit(u, norm(u))
@@ -44,12 +64,24 @@ class RootMeanSquare(Norm):
 class MaxEntry(Norm):
     """``max |x_i|``, for matrices the norm from l1 to l-infinity; dual: the sum. Steepest descent is signSGD."""
 
+    lesson = _WHICH + (
+        "The second: the sum is largest, Σ |uᵢⱼ|, where every Xᵢⱼ is as large as it may be and has the sign of its "
+        "uᵢⱼ. So all weights move alike, however small their gradients. Adam with averages that forget at once takes "
+        "this step."
+    )
+
     def oracle(self, u: Value, x: Signals) -> Value:
         return sign(u)
 
 
 class MaxRowSum(Norm):
     """``d_in max |x_ij|``: `MaxEntry` in units that do not depend on the width, for output layers (Scion's Sign)."""
+
+    lesson = (
+        "Here no output may change by more than 1 where no input is above 1: sums of absolute values along rows are "
+        "at most 1, and certainly so where no entry is above 1 / columns. Among those sign(u) / columns goes up "
+        "fastest along u: every entry is as large as it may be and has the sign of its uᵢⱼ."
+    )
 
     def oracle(self, u: Value, x: Signals) -> Value:
         return sign(u) / x.columns
@@ -70,6 +102,12 @@ class SpectralNorm(Norm):
         iteration: how it is found; all but `ExactPolar` only come close to length 1.
     """
 
+    lesson = _WHICH + (
+        "The last is the spectral norm, the largest singular value: by so much a matrix stretches an input at the "
+        "most. With u = U S Vᵀ it is ⟨u, X⟩ = Σ sᵢ uᵢᵀ X vᵢ. An X that stretches nothing has no uᵢᵀ X vᵢ above 1, and "
+        "U Vᵀ has them all at 1: that is the most, Σ sᵢ. So all directions of u move alike, weak ones as much as "
+        "strong ones, and no output changes by more than its input is long."
+    )
     iteration: Iteration = NewtonSchulz()
     matrices = True
 
@@ -86,6 +124,11 @@ class RmsToRms(Norm):
         iteration: how the polar factor is found.
     """
 
+    lesson = (
+        "Of all X that stretch no input U Vᵀ goes up fastest along u = U S Vᵀ: ⟨u, X⟩ = Σ sᵢ uᵢᵀ X vᵢ, and no uᵢᵀ X vᵢ "
+        "is above 1. Where inputs and outputs are measured by root mean squares, such an X may be √(rows / columns) "
+        "times as large: steps then change what a layer puts out alike at every width."
+    )
     iteration: Iteration = NewtonSchulz()
     matrices = True
 
@@ -118,6 +161,11 @@ class OneHotToRms(Norm):
         table: the weight is kept as (inputs, outputs), as an embedding's table is, and not as (outputs, inputs).
     """
 
+    lesson = (
+        "An input picks one row of a table (or one column of a weight), and that row is the output. If the root mean "
+        "square of no output may change by more than 1, every row has a bound of its own: each goes along its own "
+        "gradient, all by the same length, rare ones as much as frequent ones."
+    )
     table: bool = True
     matrices = True
 

@@ -32,6 +32,11 @@ class NewtonSchulz(Iteration):
         dtype: what the products are computed in.
     """
 
+    lesson = (
+        "polar(u) comes near U Vᵀ by products of matrices alone: in every step each singular value s of u / ‖u‖ "
+        "becomes 3.4445 s − 4.775 s³ + 2.0315 s⁵, and U and V stay. After five, all that began above 0.01 lie between "
+        "0.68 and 1.13, which does."
+    )
     steps: int = 5
     dtype: Literal["bfloat16", "float32", "float64"] = "bfloat16"
 
@@ -54,6 +59,11 @@ class PolarExpress(Iteration):
         dtype: what the products are computed in.
     """
 
+    lesson = (
+        "polar(u) comes near U Vᵀ by products of matrices alone: in every step each singular value s of u / ‖u‖ "
+        "becomes a s + b s³ + c s⁵, and U and V stay. a, b and c are, in each step, those that bring all singular "
+        "values nearest to 1 from wherever the steps before can have left them."
+    )
     steps: int = 5
     lower: Constant = 1e-3
     safety: Constant = 1.02

@@ -30,6 +30,7 @@ from slalom.recipes.recipe import ByRole, Recipe
 from slalom.recipes.registry import recipe
 
 Roots = Literal["eigh", "newton"]
+Factors = Literal["same", "float64"]
 
 
 def _roots(name: Roots) -> InverseRoot:
@@ -48,11 +49,16 @@ def _roots(name: Roots) -> InverseRoot:
     lrs=(3e-2, 1e-1, 3e-1),
 )
 def shampoo(
-    lr: float = 0.1, momentum: float = 0.0, eps: float = 1e-4, weight_decay: float = 0.0, frequency: int = 1
+    lr: float = 0.1,
+    momentum: float = 0.0,
+    eps: float = 1e-4,
+    weight_decay: float = 0.0,
+    frequency: int = 1,
+    factors: Factors = "same",
 ) -> Recipe:
     return Recipe(
         momentum=HeavyBall(momentum) if momentum else None,
-        geometry=Kronecker(0.0, sums=True, eps=eps, frequency=frequency),
+        geometry=Kronecker(0.0, sums=True, eps=eps, frequency=frequency, factors=factors),
         regularize=decoupled(weight_decay),
         step=lr,
     )
@@ -87,9 +93,17 @@ def distributed_shampoo(
     nesterov: bool = False,
     adam_eps: float = 1e-8,
     roots: Roots = "eigh",
+    factors: Factors = "same",
 ) -> Recipe:
     kronecker = Kronecker(
-        betas[1], eps=eps, frequency=frequency, block=block, start=start, vectors=True, inverse=_roots(roots)
+        betas[1],
+        eps=eps,
+        frequency=frequency,
+        block=block,
+        start=start,
+        vectors=True,
+        inverse=_roots(roots),
+        factors=factors,
     )
     return Recipe(
         momentum=Ema(betas[0], nesterov=nesterov),
@@ -118,8 +132,9 @@ def caspr(
     frequency: int = 10,
     block: int = 0,
     adam_eps: float = 1e-8,
+    factors: Factors = "same",
 ) -> Recipe:
-    kronecker = Kronecker(betas[1], eps=eps, frequency=frequency, combine="sum", block=block)
+    kronecker = Kronecker(betas[1], eps=eps, frequency=frequency, combine="sum", block=block, factors=factors)
     return Recipe(
         momentum=Ema(betas[0]),
         geometry=_grafted(kronecker, betas[1], adam_eps),
@@ -146,10 +161,11 @@ def soap(
     weight_decay: float = 1e-2,
     frequency: int = 10,
     block: int = 0,
+    factors: Factors = "same",
 ) -> Recipe:
     adam = Recipe(momentum=Delayed(Ema(betas[0])), scale=Delayed(SecondMoment(betas[1], Early(eps))))
     return Recipe(
-        geometry=Eigenbasis(adam, betas[1], frequency, block),
+        geometry=Eigenbasis(adam, betas[1], frequency, block, factors),
         regularize=decoupled(weight_decay),
         step=Hold(Fixed(lr)),
     )
@@ -176,10 +192,11 @@ def kl_shampoo(
     adam_lr: float = 1e-3,
     adam_betas: Betas = (0.9, 0.95),
     adam_eps: float = 1e-8,
+    factors: Factors = "same",
 ) -> ByRole:
     momentum = Recipe(momentum=Delayed(Ema(betas[0], debias=False)))
     matrices = Recipe(
-        geometry=KLEigenbasis(momentum, betas[1], frequency, eps=eps),
+        geometry=KLEigenbasis(momentum, betas[1], frequency, factors=factors, eps=eps),
         regularize=decoupled(weight_decay),
         step=Hold(Fixed(lr)),
     )
@@ -204,12 +221,13 @@ def kl_soap(
     eps: float = 1e-8,
     weight_decay: float = 1e-2,
     frequency: int = 10,
+    factors: Factors = "same",
 ) -> Recipe:
     adam = Recipe(
         momentum=Delayed(Ema(betas[0], debias=False)), scale=Delayed(SecondMoment(betas[1], eps, debias=False))
     )
     return Recipe(
-        geometry=KLEigenbasis(adam, betas[1], frequency, eigenvalues=False),
+        geometry=KLEigenbasis(adam, betas[1], frequency, factors=factors, eigenvalues=False),
         regularize=decoupled(weight_decay),
         step=Hold(Fixed(lr)),
     )
