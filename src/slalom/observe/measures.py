@@ -17,7 +17,7 @@ from torch import Tensor
 
 from slalom.engine.shards import local
 from slalom.loading import real_view
-from slalom.observe.tails import samples, tail, thinned
+from slalom.observe.tails import tail, thinned
 
 # What lies in one piece of memory while products are taken, in elements.
 _CHUNK: Final = 1 << 20
@@ -29,7 +29,7 @@ def _pairs(*names: str) -> tuple[str, ...]:
 
 # Sums of what is known before the step and of what is known after it: w weight, g gradient, u update, h the gradient
 # as the step left it; 0 marks those of the step before.
-BEFORE: Final = (*_pairs("w", "g", "g0", "u0"), "there", "alive", "x", "xx", "xxx", "xxxx", "logs", "top")
+BEFORE: Final = (*_pairs("w", "g", "g0", "u0"), "there", "alive", "some", "x", "xx", "xxx", "xxxx", "logs", "top")
 AFTER: Final = (*_pairs("u", "h", "u0"), "stuck", "energy", "known", "ample")
 
 # Where optimizers keep their mean of squared gradients, and whether it starts at 0 and is divided by 1 - beta^t.
@@ -117,8 +117,8 @@ def before(weight: Tensor, gradient: Tensor, earlier: Earlier | None, scale: Ten
     some = thinned(gradient).to(gram.dtype)
     square = some * some
     powers = torch.stack([some, square, square * some, square * square]).sum(1)
-    counts = torch.stack([there.count_nonzero(), alive.count_nonzero()])
-    return torch.cat([gram.flatten(), counts.to(gram.dtype), powers, tail(some)])
+    counts = torch.stack([there.count_nonzero(), alive.count_nonzero()]).to(gram.dtype)
+    return torch.cat([gram.flatten(), counts, gram.new_full((1,), some.numel()), powers, tail(some)])
 
 
 def after(weight: Tensor, gradient: Tensor, start: Tensor, earlier: Earlier | None, squares: Squares | None) -> Tensor:
@@ -143,15 +143,15 @@ def after(weight: Tensor, gradient: Tensor, start: Tensor, earlier: Earlier | No
     return torch.cat([gram.flatten(), still.to(gram.dtype)[None], *rest])
 
 
-def mean_square(group: Mapping[str, Any], state: Mapping[str, Any], parameter: Tensor) -> Squares | None:
-    """Return an adaptive optimizer's mean of squared gradients, if it has one for every element."""
+def mean_square(group: Mapping[str, Any], state: Mapping[str, Any], weight: Tensor) -> Squares | None:
+    """Return an adaptive optimizer's mean of squared gradients, if it has one for every element of a weight."""
     for key, corrected in _SQUARES.items():
         mean = dense(state[key]) if isinstance(state.get(key), Tensor) else None
-        if mean is not None and mean.numel() == parameter.numel():
+        if mean is not None and mean.numel() == weight.numel():
             betas = group.get("betas")
             # a step count may lie on the device: it stays there
             correction = 1 - betas[1] ** state["step"] if corrected and betas and "step" in state else 1.0
-            return Squares(mean.reshape(parameter.shape), correction, float(group.get("eps", 0.0)))
+            return Squares(mean, correction, float(group.get("eps", 0.0)))
     return None
 
 
@@ -184,8 +184,8 @@ def derived(sums: Mapping[str, float], elements: int, rows: int) -> list[float]:
         _bad(sums, "ww"),
         _bad(sums, "uu"),
         _over(get("stuck"), elements),
-        _over(rows - get("alive"), rows),
-        _kurtosis(get("x"), get("xx"), get("xxx"), get("xxxx"), samples(elements)),
+        _over(max(rows - get("alive"), 0.0), rows),  # a row that is cut between ranks may be alive on several
+        _kurtosis(*(get(name) for name in ("some", "x", "xx", "xxx", "xxxx"))),
         _over(get("top"), get("logs")),
         _over(get("energy"), get("gg")),
         _over(known - min(known, get("ample")), known),
@@ -197,8 +197,8 @@ def _bad(sums: Mapping[str, float], name: str) -> float:
     return float(not math.isfinite(sums[name])) if name in sums else math.nan
 
 
-def _kurtosis(x: float, xx: float, xxx: float, xxxx: float, count: int) -> float:
-    if not count:
+def _kurtosis(count: float, x: float, xx: float, xxx: float, xxxx: float) -> float:
+    if not count > 0:
         return math.nan
     a, b, c, d = x / count, xx / count, xxx / count, xxxx / count
     variance = b - a * a

@@ -46,14 +46,9 @@ def stride(count: int) -> int:
     return (-(-count // SAMPLE)) | 1
 
 
-def samples(count: int) -> int:
-    """Return how many of so many values `thinned` leaves."""
-    return -(-count // stride(count))
-
-
 def thinned(values: Tensor) -> Tensor:
     """Return at most 65,536 of the values, evenly spread; the same ones for the same shape."""
     return values.flatten()[:: stride(values.numel())]
 
 
-__all__ = ["hill", "samples", "tail", "thinned"]
+__all__ = ["hill", "tail", "thinned"]

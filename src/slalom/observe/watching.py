@@ -239,7 +239,7 @@ class Watch:
         gradient = dense(parameter.grad)
         if gradient is None:  # an optimizer that clears gradients itself
             gradient = torch.zeros_like(start)
-        squares = mean_square(group, state.get(parameter, {}), parameter)
+        squares = mean_square(group, state.get(parameter, {}), start)
         return after(part(parameter), gradient, start, self._earlier.get(parameter), squares)
 
     def _keep(
