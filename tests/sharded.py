@@ -234,6 +234,30 @@ def averages() -> float:
     return max(inside, difference(ours, theirs))
 
 
+def watched() -> dict[str, float]:
+    """What is measured of a sharded run, beside the same of the whole one: the largest relative difference."""
+    plain, sharded = model(), model()
+    fully_shard(sharded, mesh=init_device_mesh("cpu", (dist.get_world_size(),)))
+    runs = []
+    for network in (plain, sharded):
+        optimizer = torch.optim.Adam(network.parameters(), lr=0.1)
+        with slalom.observe.watch(network, optimizer, every=2) as watch:
+            for number in range(6):
+                x = torch.randn(16, 6, generator=torch.Generator().manual_seed(number))
+                optimizer.zero_grad()
+                network(x).square().mean().backward()
+                optimizer.step()
+        runs.append(watch.run())
+    found = {}
+    for name in slalom.observe.record.QUANTITIES:
+        a, b = (run[name] for run in runs)
+        same_gaps = bool((a.isnan() == b.isnan()).all())
+        found[name] = (
+            float((a - b).nan_to_num().abs().max() / (a.nan_to_num().abs().max() + 1e-9)) if same_gaps else 1.0
+        )
+    return found
+
+
 CASES: dict[str, Callable[[], Any]] = {
     **{
         f"{name} {executor}": lambda n=name, e=executor: steps_alike(n, e) for name in METHODS for executor in EXECUTORS
@@ -248,6 +272,7 @@ CASES: dict[str, Callable[[], Any]] = {
     "own checkpoint": own_checkpoint_is_refused,
     **{f"dcp {name}": lambda n=name: distributed_checkpoint(n, f"{sys.argv[2]}-{n}") for name in ("adamw", "lamb")},
     "averages": averages,
+    "watched": watched,
 }
 
 

@@ -238,7 +238,7 @@ def test_between_samples_no_copy_is_held() -> None:
             error(model, batch).backward()
             optimizer.step()
             held.append(bool(seen._earlier))
-            assert not seen._around.starts
+            assert seen._around is None
     assert held == [True, False, False, True, False, False, False, False, True, False]
 
 

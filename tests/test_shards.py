@@ -92,6 +92,12 @@ def test_averages_are_read_from_shards(ranks: list[dict[str, Any]]) -> None:
     assert [found["averages"] for found in ranks] == [0.0, 0.0]
 
 
+def test_a_sharded_run_is_measured_as_a_whole_one(ranks: list[dict[str, Any]]) -> None:
+    for found in ranks:
+        # the largest coordinates are taken of each rank's part, and a step is rounded in another order
+        assert all(difference < 1e-4 for name, difference in found["watched"].items() if name != "tail")
+
+
 def test_what_cannot_be_done_with_shards_is_refused(ranks: list[dict[str, Any]]) -> None:
     for found in ranks:
         assert "assign a DTensor" in found["plain gradient"]

@@ -17,17 +17,20 @@ from torch import Tensor
 
 from slalom.engine.shards import local
 from slalom.loading import real_view
-from slalom.observe.tails import excess_kurtosis, hill, thinned
+from slalom.observe.tails import tail, thinned
 
 # What lies in one piece of memory while products are taken, in elements.
 _CHUNK: Final = 1 << 20
 
-# Columns of what is known before the step, and of what is known after it.
-BEFORE: Final = (
-    "ww", "wg", "gg", "gg0", "gu0", "g0g0", "u0u0",
-    "zeros", "bad", "weight_bad", "dead", "rows", "elements", "kurtosis", "tail",
-)  # fmt: skip
-AFTER: Final = ("uu", "uu0", "ug", "gg_after", "stuck", "update_bad", "energy", "small", "scaled")
+
+def _pairs(*names: str) -> tuple[str, ...]:
+    return tuple(one + other for one in names for other in names)
+
+
+# Sums of what is known before the step and of what is known after it: w weight, g gradient, u update, h the gradient
+# as the step left it; 0 marks those of the step before.
+BEFORE: Final = (*_pairs("w", "g", "g0", "u0"), "there", "alive", "some", "x", "xx", "xxx", "xxxx", "logs", "top")
+AFTER: Final = (*_pairs("u", "h", "u0"), "stuck", "energy", "known", "ample")
 
 # Where optimizers keep their mean of squared gradients, and whether it starts at 0 and is divided by 1 - beta^t.
 _SQUARES: Final = {
@@ -71,14 +74,26 @@ def wide(tensor: Tensor) -> torch.dtype:
     return torch.float32 if tensor.device.type == "mps" else torch.float64
 
 
-def products(tensors: Sequence[Tensor]) -> Tensor:
-    """Return the inner products of some tensors of one shape with each other, as a matrix."""
-    first = tensors[0]
-    total = torch.zeros(len(tensors), len(tensors), dtype=wide(first), device=first.device)
+def products(tensors: Sequence[Tensor], size: int) -> Tensor:
+    """Return the inner products of some tensors of one shape with each other, as a square of nan beyond them.
+
+    Args:
+        tensors: two or more.
+        size: of the square.
+    """
     flat = [tensor.flatten() for tensor in tensors]
-    for start in range(0, first.numel(), _CHUNK):
-        rows = torch.stack([one[start : start + _CHUNK].to(total.dtype) for one in flat])
-        total += rows @ rows.T
+    if flat[0].numel() <= _CHUNK:
+        rows = torch.stack(flat).to(wide(flat[0]))
+        total = rows @ rows.T
+    else:
+        total = torch.zeros(len(flat), len(flat), dtype=wide(flat[0]), device=flat[0].device)
+        for start in range(0, flat[0].numel(), _CHUNK):
+            rows = torch.stack([one[start : start + _CHUNK] for one in flat]).to(total.dtype)
+            total += rows @ rows.T
+    if len(flat) < size:
+        square = total.new_full((size, size), torch.nan)
+        square[: len(flat), : len(flat)] = total
+        return square
     return total
 
 
@@ -91,30 +106,19 @@ def before(weight: Tensor, gradient: Tensor, earlier: Earlier | None, scale: Ten
         earlier: gradient and update of the step before, if they were kept.
         scale: what a GradScaler multiplied the gradient by, if it still is.
     """
-    nothing = torch.full((), torch.nan, dtype=wide(weight), device=weight.device)
     if scale is not None:
         gradient = gradient / scale.to(gradient.device)
-    if earlier is None:
-        gram = products([weight, gradient])
-        sums = [gram[0, 0], gram[0, 1], gram[1, 1], nothing, nothing, nothing, nothing]
-    else:
-        gram = products([weight, gradient, earlier.gradient, earlier.update])
-        sums = [gram[0, 0], gram[0, 1], gram[1, 1], gram[1, 2], gram[1, 3], gram[2, 2], gram[3, 3]]
+    past = [] if earlier is None else [earlier.gradient, earlier.update]
+    gram = products([weight, gradient, *past], 4)
     there = gradient != 0
-    counts = [gradient.numel() - there.sum(), _bad(gradient), _bad(weight)]
-    if gradient.ndim > 1 and gradient.numel():
-        alive = there.flatten(1).any(1)
-        if earlier is not None:
-            alive |= (earlier.gradient != 0).flatten(1).any(1)
-        counts.append(len(alive) - alive.sum())
-        rows = len(alive)
-    else:
-        counts.append(torch.zeros((), device=weight.device))
-        rows = 0
-    some = thinned(gradient).to(torch.float32) if gradient.numel() else gradient
-    tails = [excess_kurtosis(some), hill(some)] if gradient.numel() else [nothing, nothing]
-    sizes = [torch.full_like(nothing, rows), torch.full_like(nothing, gradient.numel())]
-    return torch.stack([one.to(nothing.dtype) for one in (*sums, *counts, *sizes, *tails)])
+    alive = there.flatten(1).any(1) if gradient.ndim > 1 and gradient.numel() else there.new_zeros(0)
+    if earlier is not None and len(alive):
+        alive |= (earlier.gradient != 0).flatten(1).any(1)
+    some = thinned(gradient).to(gram.dtype)
+    square = some * some
+    powers = torch.stack([some, square, square * some, square * square]).sum(1)
+    counts = torch.stack([there.count_nonzero(), alive.count_nonzero()]).to(gram.dtype)
+    return torch.cat([gram.flatten(), counts, gram.new_full((1,), some.numel()), powers, tail(some)])
 
 
 def after(weight: Tensor, gradient: Tensor, start: Tensor, earlier: Earlier | None, squares: Squares | None) -> Tensor:
@@ -128,62 +132,77 @@ def after(weight: Tensor, gradient: Tensor, start: Tensor, earlier: Earlier | No
         squares: the optimizer's, if it has any.
     """
     update = weight - start
-    nothing = torch.full((), torch.nan, dtype=wide(weight), device=weight.device)
-    gram = products([update, gradient] if earlier is None else [update, gradient, earlier.update])
-    still = ((update == 0) & (gradient != 0) & (start != 0)).sum()
-    found = [gram[0, 0], nothing if earlier is None else gram[0, 2], gram[0, 1], gram[1, 1], still, _bad(update)]
+    gram = products([update, gradient] if earlier is None else [update, gradient, earlier.update], 3)
+    still = torch.logical_and(gradient, start).logical_and_(update == 0).count_nonzero()
     if squares is None:
-        found += [nothing, nothing, nothing]
+        rest = [gram.new_full((3,), torch.nan)]
     else:
-        known = squares.mean > 0  # a coordinate that never had a gradient has no step that epsilon could shorten
-        found += [
-            squares.mean.sum(dtype=nothing.dtype) / squares.correction,
-            (known & (squares.mean < squares.correction * squares.eps**2)).sum(),
-            known.sum(),
-        ]
-    return torch.stack([one.to(nothing.dtype) for one in found])
+        mean = squares.mean
+        counts = torch.stack([mean.count_nonzero(), (mean >= squares.correction * squares.eps**2).count_nonzero()])
+        rest = [(mean.sum(dtype=gram.dtype) / squares.correction)[None], counts.to(gram.dtype)]
+    return torch.cat([gram.flatten(), still.to(gram.dtype)[None], *rest])
 
 
-def _bad(values: Tensor) -> Tensor:
-    return values.numel() - values.isfinite().sum()
-
-
-def mean_square(group: Mapping[str, Any], state: Mapping[str, Any], parameter: Tensor) -> Squares | None:
-    """Return an adaptive optimizer's mean of squared gradients, if it has one for every element."""
+def mean_square(group: Mapping[str, Any], state: Mapping[str, Any], weight: Tensor) -> Squares | None:
+    """Return an adaptive optimizer's mean of squared gradients, if it has one for every element of a weight."""
     for key, corrected in _SQUARES.items():
         mean = dense(state[key]) if isinstance(state.get(key), Tensor) else None
-        if mean is not None and mean.numel() == parameter.numel():
+        if mean is not None and mean.numel() == weight.numel():
             betas = group.get("betas")
             # a step count may lie on the device: it stays there
             correction = 1 - betas[1] ** state["step"] if corrected and betas and "step" in state else 1.0
-            return Squares(mean.reshape(parameter.shape), correction, float(group.get("eps", 0.0)))
+            return Squares(mean, correction, float(group.get("eps", 0.0)))
     return None
 
 
-def derived(sums: Mapping[str, float]) -> list[float]:
-    """Return the entries of `record.QUANTITIES` from the sums of one parameter; nan for those that need others."""
+def derived(sums: Mapping[str, float], elements: int, rows: int) -> list[float]:
+    """Return the entries of `record.QUANTITIES` of one parameter; nan where sums are missing.
+
+    Args:
+        sums: `BEFORE` and `AFTER`, or some of them.
+        elements: how many it has.
+        rows: how many rows; 0 if it is no matrix.
+    """
 
     def get(name: str) -> float:
         return sums.get(name, math.nan)
 
+    known = get("known")
     return [
         _root(get("ww")),
         _root(get("gg")),
         _root(get("uu")),
         _root(get("g0g0")),
         _root(get("u0u0")),
-        -_cosine(get("ug"), get("uu"), get("gg_after")),
+        -_cosine(get("uh"), get("uu"), get("hh")),
         _cosine(get("uu0"), get("uu"), get("u0u0")),
         _cosine(get("gg0"), get("gg"), get("g0g0")),
         _cosine(get("gu0"), get("gg"), get("u0u0")),
         _cosine(get("wg"), get("ww"), get("gg")),
-        *(_over(get(name), get("elements")) for name in ("zeros", "bad", "weight_bad", "update_bad", "stuck")),
-        _over(get("dead"), get("rows")),
-        get("kurtosis"),
-        get("tail"),
+        _over(elements - get("there"), elements),
+        _bad(sums, "gg"),
+        _bad(sums, "ww"),
+        _bad(sums, "uu"),
+        _over(get("stuck"), elements),
+        _over(max(rows - get("alive"), 0.0), rows),  # a row that is cut between ranks may be alive on several
+        _kurtosis(*(get(name) for name in ("some", "x", "xx", "xxx", "xxxx"))),
+        _over(get("top"), get("logs")),
         _over(get("energy"), get("gg")),
-        _over(get("small"), get("scaled")),
+        _over(known - min(known, get("ample")), known),
     ]
+
+
+def _bad(sums: Mapping[str, float], name: str) -> float:
+    """Return 1 if a sum of squares shows nan or infinity among them, 0 if not; in double precision none overflows."""
+    return float(not math.isfinite(sums[name])) if name in sums else math.nan
+
+
+def _kurtosis(count: float, x: float, xx: float, xxx: float, xxxx: float) -> float:
+    if not count > 0:
+        return math.nan
+    a, b, c, d = x / count, xx / count, xxx / count, xxxx / count
+    variance = b - a * a
+    return _over(d - 4 * a * c + 6 * a * a * b - 3 * a**4, variance * variance) - 3
 
 
 def _root(square: float) -> float:

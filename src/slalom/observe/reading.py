@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,8 @@ from slalom.engine.shards import any_sharded, local
 from slalom.observe.measures import wide
 from slalom.observe.record import Parameter
 from slalom.roles import assign_roles, guess_role
+
+_HALVES: Final = (torch.float16, torch.bfloat16)
 
 
 def unwrapped(optimizer: Any) -> torch.optim.Optimizer:
@@ -78,11 +80,6 @@ def described(model: nn.Module | None, theirs: Sequence[Tensor]) -> list[tuple[T
     ]
 
 
-def is_sparse(gradient: Tensor | None) -> bool:
-    """Whether there is a gradient, and it lists rows."""
-    return gradient is not None and gradient.is_sparse
-
-
 def length(gradient: Tensor) -> Tensor:
     """Return the norm of a sparse gradient, whose rows may be listed twice."""
     found: Tensor = torch.linalg.vector_norm(gradient.coalesce().values().to(wide(gradient)))
@@ -91,11 +88,13 @@ def length(gradient: Tensor) -> Tensor:
 
 def whole_norm(optimizer: Any) -> Tensor | None:
     """Return the norm of the whole gradient, on a device; None if ranks hold parts of it, or there is none."""
-    gradients = [parameter.grad for _, parameter in held(optimizer) if parameter.grad is not None]
-    plain = [gradient for gradient in gradients if not gradient.is_sparse and gradient.numel()]
-    if not plain or any(map(is_sparse, gradients)) or any_sharded(plain):
+    given = [parameter.grad for group in optimizer.param_groups for parameter in group["params"]]
+    gradients = [gradient for gradient in given if gradient is not None and (gradient.is_sparse or gradient.numel())]
+    if not gradients or any_sharded(gradients) or any(gradient.is_sparse for gradient in gradients):
         return None
-    norms = torch._foreach_norm(plain)
+    # a norm taken in half precision overflows where no gradient does
+    narrow = any(gradient.dtype in _HALVES for gradient in gradients)
+    norms = torch._foreach_norm(gradients, 2, dtype=torch.float32) if narrow else torch._foreach_norm(gradients)
     home = norms[0].device
     found: Tensor = torch.linalg.vector_norm(torch.stack([norm.to(home, torch.float32) for norm in norms]))
     return found

@@ -33,9 +33,9 @@ QUANTITIES: Final[dict[str, str]] = {
     "past": "cosine of the gradient with the update before it; above 0 that update went past the lowest point",
     "radial": "cosine of the gradient with the weights; 0 where the loss does not depend on their length",
     "zeros": "share of the gradient that is exactly 0",
-    "bad": "share of the gradient that is nan or infinite",
-    "weight_bad": "share of the weights that are nan or infinite",
-    "update_bad": "share of the update that is nan or infinite",
+    "bad": "1 if the gradient holds nan or infinity, else 0",
+    "weight_bad": "the same of the weights",
+    "update_bad": "the same of the update",
     "stuck": "share of the weights that did not move though they and their gradients are not 0",
     "dead": "share of the rows (units, channels) whose gradients are exactly 0 in both steps",
     "kurtosis": "excess kurtosis of the gradient's coordinates; 0 for a Gaussian",
@@ -71,6 +71,11 @@ class Parameter:
     def elements(self) -> int:
         """How many numbers it has."""
         return math.prod(self.shape)
+
+    @property
+    def rows(self) -> int:
+        """How many rows it has; 0 if it is no matrix."""
+        return self.shape[0] if len(self.shape) > 1 else 0
 
     @property
     def matrix(self) -> bool:

@@ -86,7 +86,10 @@ class Report:
         steps, losses = zip(*points, strict=True)
         first = self.run.steps[max(Recent(self.run).first, 0)]
         log = min(losses) > 0 and max(losses) > 30 * min(losses)
-        return pictures.Picture((pictures.Curve(steps, losses),), "step", "loss", log_y=log, marks=((first, "judged"),))
+        # down to 0, so that a loss that stands still looks like it
+        low = min(losses) if log else min(0.0, *losses)
+        curve = pictures.Curve(steps, losses)
+        return pictures.Picture((curve,), "step", "loss", log_y=log, low=low, marks=((first, "judged"),))
 
     # --- parts of the screen ---------------------------------------------------------------------------------------
 

@@ -161,9 +161,13 @@ class Recent:
         error = math.sqrt((float(before.var()) + float(now.var())) / middle)
         return float(before.mean() - now.mean()) / level, error / level
 
+    def early(self) -> float:
+        """Return the norm of the gradient in the first samples, their median."""
+        return median(self.run.norm("gradient")[:FEWEST])
+
     def height(self) -> float:
         """Return how long the gradient is, over how long it was in the first samples."""
-        early = median(self.run.norm("gradient")[:FEWEST])
+        early = self.early()
         return self.norm("gradient") / early if early else math.nan
 
     def matrices(self) -> Iterator[tuple[int, Parameter]]:

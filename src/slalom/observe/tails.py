@@ -1,4 +1,4 @@
-"""How heavy the tails of a set of numbers are: one statistic of all of it, one of the largest alone."""
+"""How heavy the tails of a set of numbers are: Hill's index, and which numbers it is taken from."""
 
 from __future__ import annotations
 
@@ -10,20 +10,7 @@ from torch import Tensor
 # Tails are of a sample where there are more: sorting an embedding of a billion numbers costs more than the step.
 SAMPLE: Final = 1 << 16
 TOP: Final = 0.02
-
-
-def excess_kurtosis(values: Tensor) -> Tensor:
-    """Return the fourth standardised moment less 3: 0 for a Gaussian, infinite in the limit for heavy tails.
-
-    Args:
-        values: real numbers of any shape.
-
-    Returns:
-        One number; nan if all values are equal.
-    """
-    centred = values.flatten() - values.mean()
-    squares = centred.square()
-    return squares.square().mean() / squares.mean().square() - 3
+FEWEST: Final = 5
 
 
 def hill(values: Tensor, top: float = TOP) -> Tensor:
@@ -38,22 +25,30 @@ def hill(values: Tensor, top: float = TOP) -> Tensor:
         top: which share of them counts as the tail; at least 5 values do.
 
     Returns:
-        One number; nan where fewer than 6 values are not 0, infinite where the largest are all equal.
+        One number; nan where fewer than 6 are given, infinite where the largest are all equal.
     """
+    logs, count = tail(values, top).unbind()
+    return torch.div(count, logs)
+
+
+def tail(values: Tensor, top: float = TOP) -> Tensor:
+    """Return sum and count of the logarithms that `hill` takes the mean of; 0 and 0 of too few values."""
     sizes = values.flatten().abs()
-    k = max(5, round(top * sizes.numel()))
+    k = max(FEWEST, round(top * sizes.numel()))
     if sizes.numel() <= k:
-        return torch.full((), torch.nan, dtype=sizes.dtype, device=sizes.device)
-    largest = sizes.topk(k + 1).values
-    return 1 / (largest[:k] / largest[k]).log().mean()
+        return sizes.new_zeros(2)
+    logs = sizes.topk(k + 1).values.log()
+    return torch.stack([logs.sum() - (k + 1) * logs[k], logs.new_full((), k)])
 
 
-def thinned(values: Tensor, most: int = SAMPLE) -> Tensor:
-    """Return at most so many of the values, evenly spread; the same ones for the same shape."""
-    flat = values.flatten()
-    # An odd stride, so that it does not fall into step with rows whose lengths are powers of two.
-    stride = (-(-flat.numel() // most)) | 1
-    return flat[::stride]
+def stride(count: int) -> int:
+    """Return which every so manieth of so many values is taken: odd, to fall into no step with rows of 2^k."""
+    return (-(-count // SAMPLE)) | 1
 
 
-__all__ = ["excess_kurtosis", "hill", "thinned"]
+def thinned(values: Tensor) -> Tensor:
+    """Return at most 65,536 of the values, evenly spread; the same ones for the same shape."""
+    return values.flatten()[:: stride(values.numel())]
+
+
+__all__ = ["hill", "tail", "thinned"]

@@ -62,8 +62,9 @@ class Watch:
         self._losses: list[Tensor | float] = []
         self._norms: list[Tensor] = []
         self._earlier: dict[Tensor, Earlier] = {}
-        self._around = _Around()
-        self._began, self._spent = math.nan, 0.0
+        self._around: _Around | None = None
+        self._after_closure = False
+        self._began, self._spent = 0.0, 0.0
         self._handles = [
             optimizer.register_step_pre_hook(self._look_before),
             optimizer.register_step_post_hook(self._look_after),
@@ -91,7 +92,7 @@ class Watch:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        self._earlier, self._around = {}, _Around()
+        self._earlier, self._around = {}, None
         if self._losses and self._step > self._logged:  # a run that ends in nan ends between two samples
             self._keep_the_rest()
         if self._log is not None:
@@ -112,31 +113,25 @@ class Watch:
 
     def _look_before(self, optimizer: Any, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
         began = time.perf_counter()
-        if math.isnan(self._began):
+        if not self._step > self._first:
             self._began = began
         self._step += 1
-        self._around = around = _Around(self._due(self._step), self._due(self._step + 1))
         closure = args[1] if len(args) > 1 else kwargs.get("closure")
-        around.closure = closure is not None
+        measures, keeps = self._due(self._step), self._due(self._step + 1)
+        self._around = _Around(measures, keeps) if measures or keeps else None
+        self._after_closure = closure is not None
         with torch.no_grad():
-            if around.measures or around.keeps:
-                for _, parameter in held(optimizer):
-                    weight = dense(parameter)
-                    if weight is not None:
-                        around.starts[parameter] = weight.clone()
-            if around.measures and self._probe is not None:
-                around.probed.append(evaluated(self._probe))
+            if self._around is not None:
+                self._around.starts = {p: part(p).clone() for _, p in held(optimizer)}
+                if measures and self._probe is not None:
+                    self._around.probed.append(evaluated(self._probe))
             if closure is None:
                 self._see_gradients(optimizer)
-        changed = None
-        if closure is not None:
-            listening = self._listening(closure)
-            if len(args) > 1:
-                changed = (args[0], listening, *args[2:]), kwargs
-            else:
-                changed = args, {**kwargs, "closure": listening}
         self._spent += time.perf_counter() - began
-        return changed
+        if closure is None:
+            return None
+        listening = self._listening(closure)
+        return ((args[0], listening, *args[2:]), kwargs) if len(args) > 1 else (args, {**kwargs, "closure": listening})
 
     def _listening(self, closure: Callable[[], Any]) -> Callable[[], Any]:
         """Return the closure that tells us the loss of its first evaluation."""
@@ -158,11 +153,11 @@ class Watch:
         norm = whole_norm(optimizer)
         if norm is not None:
             self._norms.append(norm if scale is None else norm / scale.to(norm.device))
-        if not around.measures and not around.keeps:
+        if around is None:
             return
         for _, parameter in held(optimizer):
             gradient = dense(parameter.grad)
-            if gradient is None or parameter not in around.starts:
+            if gradient is None:
                 continue
             if around.measures:
                 weight = around.starts[parameter]
@@ -173,30 +168,28 @@ class Watch:
 
     def _look_after(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         began = time.perf_counter()
-        around = self._around
         with torch.no_grad():
-            if around.closure:
+            if self._after_closure:
                 self._see_gradients(optimizer)
-            if around.measures:
-                self._sample(optimizer, began)
-            self._earlier = {}
-            if around.keeps:
-                for parameter, gradient in around.gradients.items():
-                    moved = part(parameter) - around.starts[parameter]
-                    self._earlier[parameter] = Earlier(gradient, moved)
-        self._around = _Around()
+            around = self._around
+            if around is not None:
+                if around.measures:
+                    self._sample(optimizer, around, began)
+                self._earlier = {p: Earlier(g, part(p) - around.starts[p]) for p, g in around.gradients.items()}
+                self._around = None
         self._spent += time.perf_counter() - began
 
     # --- a sample --------------------------------------------------------------------------------------------------
 
-    def _sample(self, optimizer: Any, began: float) -> None:
+    def _sample(self, optimizer: Any, around: _Around, began: float) -> None:
         """Read everything from the devices at once, keep it and write it down."""
-        around = self._around
         if self._probe is not None:
             around.probed.append(evaluated(self._probe))
         theirs = list(held(optimizer))
         sums = {
-            parameter: torch.cat([around.before[parameter], self._outcome(group, optimizer.state, parameter)])
+            parameter: torch.cat(
+                [around.before[parameter], self._outcome(group, optimizer.state, parameter, around.starts[parameter])]
+            )
             for group, parameter in theirs
             if parameter in around.before
         }
@@ -223,7 +216,7 @@ class Watch:
             norms=tuple(read["norms"].tolist()),
             rates=tuple(float(group.get("lr", math.nan)) for group in optimizer.param_groups),
             probe=(probed[0], probed[1]) if probed else None,
-            slope=sum(row.get("ug", 0.0) for row in found.values()),
+            slope=sum(row.get("uh", 0.0) for row in found.values()),
             parameters=(),
             numbers=torch.zeros(0),
         )
@@ -239,19 +232,21 @@ class Watch:
         rest = (None, math.nan, self._parameters, nothing)
         self._write(Sample(self._step, seconds, overhead, loss, bad, norms, self._rates, *rest))
 
-    def _outcome(self, group: Mapping[str, Any], state: Mapping[Tensor, Any], parameter: Tensor) -> Tensor:
+    def _outcome(
+        self, group: Mapping[str, Any], state: Mapping[Tensor, Any], parameter: Tensor, start: Tensor
+    ) -> Tensor:
         """Return the sums of what the step did to a parameter."""
-        start, gradient = self._around.starts[parameter], dense(parameter.grad)
+        gradient = dense(parameter.grad)
         if gradient is None:  # an optimizer that clears gradients itself
             gradient = torch.zeros_like(start)
-        squares = mean_square(group, state.get(parameter, {}), parameter)
+        squares = mean_square(group, state.get(parameter, {}), start)
         return after(part(parameter), gradient, start, self._earlier.get(parameter), squares)
 
     def _keep(
         self, sample: Sample, known: list[tuple[Tensor, Parameter]], found: Mapping[Tensor, Mapping[str, float]]
     ) -> None:
         """Add a sample to the run and to the log."""
-        rows = [derived(found.get(parameter, {})) for parameter, _ in known]
+        rows = [derived(found.get(one, {}), facts.elements, facts.rows) for one, facts in known]
         numbers = torch.tensor(rows, dtype=torch.float64).reshape(len(rows), len(QUANTITIES))
         self._rates = sample.rates
         self._write(replace(sample, parameters=tuple(one for _, one in known), numbers=numbers))
@@ -278,11 +273,10 @@ class Watch:
 
 @dataclass
 class _Around:
-    """What is known between the two hooks of a step."""
+    """What is known between the two hooks of a step that is measured, or kept for the next one."""
 
-    measures: bool = False
-    keeps: bool = False
-    closure: bool = False
+    measures: bool
+    keeps: bool
     starts: dict[Tensor, Tensor] = field(default_factory=dict)
     gradients: dict[Tensor, Tensor] = field(default_factory=dict)
     before: dict[Tensor, Tensor] = field(default_factory=dict)

@@ -34,7 +34,9 @@ def _non_finite(run: Recent, limits: Mapping[str, float]) -> Evidence | None:
     ]
     now = ", ".join(f"{count} {what}" for count, what in kinds if count)
     seen = f"at step {whole.steps[-1]:,} {now}; first seen at step {whole.steps[first]:,}"
-    return Evidence(seen, run.named(gradients[first], found), {"first": whole.steps[first]})
+    return Evidence(
+        seen, tuple((whole.parameters[place].name, math.nan) for place in found), {"first": whole.steps[first]}
+    )
 
 
 def _diverging(run: Recent, limits: Mapping[str, float]) -> Evidence | None:

@@ -24,7 +24,8 @@ def _spiky(run: Recent, limits: Mapping[str, float]) -> Evidence | None:
     if len(norms) < limits["steps"]:
         return None
     high = norms / norms.median()
-    above = high > limits["times"]
+    # where little gradient is left, an item that is not learnt yet is no spike: it is none beside the first gradients
+    above = (high > limits["times"]) & (norms > run.early())
     many, index = int((above[1:] & ~above[:-1]).sum()), float(hill(norms, 0.05))  # times that it began
     if many < limits["many"] or index > limits["tail"] or float(above.double().mean()) > limits["share"]:
         return None
@@ -79,8 +80,9 @@ def _stale(run: Recent, limits: Mapping[str, float]) -> Evidence | None:
         f"the optimizer's mean square of gradients is {ratio:,.0f} times that of the gradients that come now, so steps "
         f"are {math.sqrt(ratio):,.0f} times shorter than they would be; the loss fell by {progress:.1%} {run.steps}"
     )
-    places = [place for place, _ in run.matrices()]
-    return Evidence(seen, run.named(run.medians("stale"), places)[:6], {"ratio": ratio, "progress": progress})
+    by_layer = run.medians("stale")
+    where = run.named(by_layer, [place for place, _ in run.matrices() if by_layer[place] > limits["ratio"]])
+    return Evidence(seen, where, {"ratio": ratio, "progress": progress})
 
 
 def _epsilon(run: Recent, limits: Mapping[str, float]) -> Evidence | None:
