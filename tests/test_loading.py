@@ -226,7 +226,7 @@ def test_one_checkpoint_may_be_all_that_is_kept(tmp_path: Path) -> None:
 
 
 def test_a_manifest_states_size_and_digest_and_files_follow_the_umask(tmp_path: Path) -> None:
-    before = os.umask(0o027)
+    before = os.umask(0o026)
     try:
         file = slalom.save_checkpoint(tmp_path, **run())
     finally:

@@ -327,6 +327,29 @@ def test_what_was_stored_is_read_back_and_not_made_again() -> None:
     compare(recipe, [(4, 3), (4, 3), (3, 5)])
 
 
+class CheapTwice(P.Guard, name="test_cheap_twice"):
+    """An element-wise value whose sum the products need, and which is needed itself after them."""
+
+    def apply(self, x: P.Signals, s: P.Memory) -> P.Signals:
+        cheap = abs(x.grad) + x.w
+        return x.replace(direction=((x.grad @ x.grad.T) / norm(cheap)) @ x.direction + cheap)
+
+
+def test_what_is_cheap_is_computed_again_and_not_kept() -> None:
+    found = cut(of_recipe(guard=CheapTwice()))
+    assert [phase.kind for phase in found.phases] == ["fused", "matrix", "fused"]
+    assert sorted(slot.per for slot in found.scratch.values()) == ["element", "tensor"]  # the product, the length
+    compare(Recipe(guard=CheapTwice(), step=0.01), [(4, 3), (4, 3), (3, 5)])
+
+
+def test_numbers_that_no_product_made_are_not_handed_over() -> None:
+    polar = P.Spectral(iteration=P.NewtonSchulz(dtype="float32"))
+    recipe = {"momentum": P.NesterovEma(), "geometry": polar}
+    found = cut(of_recipe(**recipe))  # whose product of coefficients is a state, one number per tensor
+    assert [phase.kind for phase in found.phases] == ["fused", "matrix", "fused"]
+    assert "tensor" not in {slot.per for key, slot in found.scratch.items() if found.lives[key][0] == 1}
+
+
 # --- tables -----------------------------------------------------------------------------------------------------
 
 
