@@ -455,6 +455,179 @@ class KeepsStateAside(Sound):
         self._kept[id(p)] = dict(self.state[p])
 
 
+@breaks("no-gradients")
+class AgesWithoutGradients(Sound):
+    """Lets all momentum fade at every step, whoever has a gradient."""
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        loss = super().step(closure)
+        for state in self.state.values():
+            state["m"].mul_(0.99)
+        return loss
+
+
+@breaks("gradient-gone")
+class CoastsOn(Sound):
+    """Takes None for zero where there is momentum."""
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        loss = super().step(closure)
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is None and p in self.state:
+                    self.move(group, p, torch.zeros_like(p))
+        return loss
+
+
+@breaks("zero-still")
+class StepsForNothing(Sound):
+    """An epsilon in the numerator."""
+
+    def move(self, group: dict[str, Any], p: torch.Tensor, g: torch.Tensor) -> None:
+        super().move(group, p, g if g.is_sparse else torch.sign(g + 1e-12))
+
+
+@breaks("zero-later")
+class DividesByItsLength(Sound):
+    """0 / 0 when gradients end."""
+
+    def move(self, group: dict[str, Any], p: torch.Tensor, g: torch.Tensor) -> None:
+        super().move(group, p, g / g.norm() if self.state[p] and not g.is_sparse else g)
+
+
+@breaks("gradient-reused")
+class KeepsTheGradientItself(Sound):
+    """The previous gradient, by reference: it is the new one by then."""
+
+    def move(self, group: dict[str, Any], p: torch.Tensor, g: torch.Tensor) -> None:
+        before = self.__dict__.setdefault("previous", {}).get(id(p), g)
+        self.__dict__["previous"][id(p)] = g
+        super().move(group, p, g if g.is_sparse else g + (g - before))
+
+
+@breaks("bfloat16-state")
+class AveragesInBfloat16(Sound):
+    """0.999 v rounds back to v: what was large once stays large."""
+
+    def move(self, group: dict[str, Any], p: torch.Tensor, g: torch.Tensor) -> None:
+        state = self.state[p]
+        if not state:
+            state["v"] = torch.zeros_like(p)
+        state["v"].mul_(0.999).add_(0.001 * g * g)
+        p.sub_(float(group["lr"]) * g / (state["v"].sqrt() + 1e-8))
+
+
+@breaks("elements")
+class PrefersTheFirst(Sound):
+    """A row that is somebody's bias, or so it is thought."""
+
+    def move(self, group: dict[str, Any], p: torch.Tensor, g: torch.Tensor) -> None:
+        if g.ndim and g.shape[0] and not g.is_sparse:
+            g = torch.cat([2 * g[:1], g[1:]])
+        super().move(group, p, g)
+
+
+@breaks("implementations")
+class TwoPaths(Sound):
+    """Written twice, mended once."""
+
+    def __init__(self, params: Any, lr: Any = 0.1, maximize: bool = False, foreach: bool = False) -> None:
+        self.rate = 0.5 if foreach else 1.0
+        super().__init__(params, lr, maximize)
+
+    def move(self, group: dict[str, Any], p: torch.Tensor, g: torch.Tensor) -> None:
+        super().move(group, p, self.rate * g)
+
+
+@breaks("swapped")
+class RemembersItsParameters(Sound):
+    """A list beside the groups."""
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        super().add_param_group(param_group)
+        self.__dict__.setdefault("held", []).append(list(param_group["params"]))
+
+    def step(self, closure: Any = None) -> Any:
+        now = [group["params"] for group in self.param_groups]
+        for group, params in zip(self.param_groups, self.held, strict=True):
+            group["params"] = params
+        loss = super().step(closure)
+        for group, params in zip(self.param_groups, now, strict=True):
+            group["params"] = params
+        return loss
+
+
+@breaks("group-keys")
+class RestoresWhatItKnows(Sound):
+    """Drops the keys of others."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        known = {"params", "param_names", *self.defaults}
+        groups = [{key: group[key] for key in known & set(group)} for group in state_dict["param_groups"]]
+        super().load_state_dict({**state_dict, "param_groups": groups})
+
+
+@breaks("modes")
+class KeepsItsPointAside(Sound):
+    """What training goes on from is in no checkpoint."""
+
+    def train(self) -> None:
+        for p, kept in self.__dict__.pop("kept", {}).items():
+            p.data.copy_(kept)
+
+    def eval(self) -> None:
+        self.kept = {p: p.detach().clone() for group in self.param_groups for p in group["params"]}
+        for p in self.kept:
+            p.data.mul_(0.5)
+
+
+breaks("scaled-closure")(Sound)
+
+
+@breaks("distributed-checkpoint")
+class WaitsForAGradient(Sound):
+    """Makes no state in the step with zeros that distributed checkpoints take to have some."""
+
+    def move(self, group: dict[str, Any], p: torch.Tensor, g: torch.Tensor) -> None:
+        if g.is_sparse or g.any():
+            super().move(group, p, g)
+
+
+@breaks("compiled")
+class IsNotThereWhenCompiled(Sound):
+    """Does something else while it is traced."""
+
+    def step(self, closure: Any = None) -> Any:
+        return None if torch.compiler.is_compiling() else super().step(closure)
+
+
+@breaks("numbers-matter")
+class IgnoresItsNumber(Sound):
+    """AdaNorm's r and diffGrad's friction: taken, checked, kept, and read by nobody."""
+
+    def __init__(self, params: Any, lr: Any = 0.1, maximize: bool = False, friction: float = 0.5) -> None:
+        super().__init__(params, lr, maximize)
+        self.defaults["friction"] = friction
+        for group in self.param_groups:
+            group["friction"] = friction
+
+
+@breaks("numbers-live", "numbers-in-groups")
+class ReadsItsOwnNumber(Sound):
+    """A number that stands in the groups and is read from the optimizer."""
+
+    def __init__(self, params: Any, lr: Any = 0.1, maximize: bool = False, friction: float = 0.5) -> None:
+        super().__init__(params, lr, maximize)
+        self.friction = self.defaults["friction"] = friction
+        for group in self.param_groups:
+            group.setdefault("friction", friction)
+
+    def move(self, group: dict[str, Any], p: torch.Tensor, g: torch.Tensor) -> None:
+        super().move(group, p, self.friction * g)
+
+
 EARLIER: Iterable[Any] = next(
     mark.args[1] for mark in test_conformance.test_a_planted_defect_is_caught.pytestmark if mark.name == "parametrize"
 )

@@ -76,6 +76,7 @@ def sgds(
     use="weight decay without a strength to tune: set steps to about twice the warm-up",
     avoid='short runs with kappa_init="warm_start": before that step there is no decay; vectors are never decayed',
     lrs=(3e-4, 1e-3, 3e-3),
+    exceptions={"numbers-matter": "kappa is for the other kinds of kappa_init: warm_start measures what stands for it"},
 )
 def adamcpr(
     lr: float = 1e-3,

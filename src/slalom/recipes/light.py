@@ -150,6 +150,9 @@ def sm3(
     use="momentum and adaptation where even 4 bytes per parameter are too many; tensors of any shape",
     avoid="very long runs that rely on momentum: it fades as growth < 1 says; tensors of prime size",
     lrs=(3e-4, 1e-3, 3e-3),
+    exceptions={
+        "elements": "it folds all elements of a tensor into a square, by definition, so that neighbours share a factor"
+    },
 )
 def smmf(
     lr: float = 1e-3,
@@ -240,6 +243,7 @@ def adam_mini(
     exceptions={
         "complex": "a vector of complex numbers and a matrix of pairs play different roles",
         "two-groups": "lr in a group is the rate of its role; lr as an argument is the matrices'",
+        "numbers-in-groups": "lr in a group is the rate of its role; lr as an argument is the matrices'",
     },
 )
 def sinkgd(

@@ -35,6 +35,7 @@ MATRIX_RATES = (1e-3, 3e-3, 1e-2)
 BY_ROLE: Final = {
     "complex": "a vector of complex numbers and a matrix of pairs play different roles",
     "two-groups": "lr in a group is the rate of its role; lr as an argument is the matrices'",
+    "numbers-in-groups": "lr in a group is the rate of its role; lr as an argument is the matrices'",
 }
 
 
@@ -215,7 +216,10 @@ def dion(
     use="rates that keep from width to width; one state for the whole network, no AdamW beside it",
     avoid="constrained, weights that must grow beyond their radius: they are pulled into the ball",
     lrs=(3e-4, 1e-3, 3e-3),
-    exceptions={"complex": BY_ROLE["complex"]},
+    exceptions={
+        "complex": BY_ROLE["complex"],
+        "numbers-matter": "head_radius is the head's, and bare parameters do not say which of them is one",
+    },
 )
 def scion(
     lr: float = 1e-3,

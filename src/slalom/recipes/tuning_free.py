@@ -39,6 +39,8 @@ _ONE_DISTANCE_EACH: Final = {
     "one-each": "one distance per group, by definition",
     "nan-stays": "a norm over the group is nan where anything in it is",
 }
+# What the first step reads is over when the first step is.
+_FIRST_GUESS: Final = {"numbers-live": "the first guess of a distance matters at the first step alone, by definition"}
 _ONE_LOSS: Final = {
     "late-gradient": "the loss belongs to the whole model, and so do the norms it is divided by",
     "added-group": "the loss belongs to the whole model, and so do the norms it is divided by",
@@ -46,6 +48,7 @@ _ONE_LOSS: Final = {
     "one-each": "the loss belongs to the whole model, and so do the norms it is divided by",
     "mixed-dtypes": "the loss belongs to the whole model, and so do the norms it is divided by",
     "scaler": "it reads the loss, so there is no step without a closure, which GradScaler.step does not hand on",
+    "distributed-checkpoint": "torch takes a step without a loss to make state; call init_state() first",
 }
 
 
@@ -87,7 +90,7 @@ def prodigy(
     use="no learning rate to tune: leave lr at 1; Prodigy's predecessor, slower to find d and harder to upset",
     avoid="several parameter groups with different rates",
     lrs=(0.5, 1.0, 2.0),
-    exceptions={**_ONE_DISTANCE, "added-group": _ONE_DISTANCE["late-gradient"]},
+    exceptions={**_ONE_DISTANCE, "added-group": _ONE_DISTANCE["late-gradient"], **_FIRST_GUESS},
 )
 def dadapt_adam(
     lr: float = 1.0,
@@ -115,7 +118,7 @@ def dadapt_adam(
     use="SGD without a learning rate to tune: leave lr at 1",
     avoid="several parameter groups with different rates; noise that hides the first gradient's norm",
     lrs=(0.5, 1.0, 2.0),
-    exceptions=_ONE_DISTANCE,
+    exceptions={**_ONE_DISTANCE, **_FIRST_GUESS},
 )
 def dadapt_sgd(
     lr: float = 1.0,
@@ -141,7 +144,7 @@ def dadapt_sgd(
     use="fine-tuning with SGD and nothing to tune; evaluate inside opt.averaged()",
     avoid="reading the last iterate, whose rate never decays; training transformers from nothing",
     lrs=(0.5, 1.0, 2.0),
-    exceptions=_ONE_DISTANCE_EACH,
+    exceptions={**_ONE_DISTANCE_EACH, **_FIRST_GUESS},
 )
 def dog(
     lr: float = 1.0, reps_rel: float = 1e-6, eps: float = 1e-8, weight_decay: float = 0.0, gamma: float = 8.0
@@ -163,6 +166,7 @@ def dog(
     use="DoG where layers differ in scale: transformers; evaluate inside opt.averaged()",
     avoid="reading the last iterate, whose rate never decays",
     lrs=(0.5, 1.0, 2.0),
+    exceptions=_FIRST_GUESS,
 )
 def ldog(
     lr: float = 1.0, reps_rel: float = 1e-6, eps: float = 1e-8, weight_decay: float = 0.0, gamma: float = 8.0
@@ -184,7 +188,7 @@ def ldog(
     use="DoG for smooth losses: longer steps once it has moved",
     avoid="noisy gradients late in training: the rate does not decay",
     lrs=(0.5, 1.0, 2.0),
-    exceptions=_ONE_DISTANCE_EACH,
+    exceptions={**_ONE_DISTANCE_EACH, **_FIRST_GUESS},
 )
 def dowg(lr: float = 1.0, reps_rel: float = 1e-4, weight_decay: float = 0.0) -> Recipe:
     return Recipe(
@@ -317,6 +321,7 @@ def momo_adam(
     exceptions={
         "late-gradient": "its average of the loss is one for the whole model: a late tensor meets it as it is",
         "scaler": _ONE_LOSS["scaler"],
+        "distributed-checkpoint": _ONE_LOSS["distributed-checkpoint"],
     },
 )
 def adalo(

@@ -10,11 +10,14 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import torch
 
+from slalom.errors import UsageError, unknown
+
 Factory: TypeAlias = Callable[..., torch.optim.Optimizer]
+Check: TypeAlias = Callable[[Factory], None]
 Verdict: TypeAlias = Literal["holds", "broken", "not promised"]
 
 
@@ -25,12 +28,14 @@ class Contract:
     Attributes:
         name: short, for tables and for leaving it out.
         claim: the sentence that must be true.
+        why: what goes wrong elsewhere without it.
         check: raises `AssertionError` where it is not; anything else it raises counts as broken too.
     """
 
     name: str
     claim: str
-    check: Callable[[Factory], None]
+    why: str
+    check: Check
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,10 @@ class Report:
         """The contracts that do not hold."""
         return tuple(result for result in self.results if result.verdict == "broken")
 
+    def __bool__(self) -> bool:
+        """Whether nothing is broken."""
+        return not self.broken
+
     def __str__(self) -> str:
         marks = {"holds": "ok", "broken": "BROKEN", "not promised": "-"}
         width = max(len(result.contract.name) for result in self.results)
@@ -68,11 +77,11 @@ class Report:
 CONTRACTS: dict[str, Contract] = {}
 
 
-def contract(name: str, claim: str) -> Callable[[Callable[[Factory], None]], Callable[[Factory], None]]:
+def contract(name: str, claim: str, *, why: str) -> Callable[[Check], Check]:
     """Enter a check into the kit."""
 
-    def register(check: Callable[[Factory], None]) -> Callable[[Factory], None]:
-        CONTRACTS[name] = Contract(name, claim, check)
+    def register(check: Check) -> Check:
+        CONTRACTS[name] = Contract(name, claim, why, check)
         return check
 
     return register
@@ -95,17 +104,56 @@ def check_optimizer(
         only: run these alone.
 
     Raises:
-        ValueError: for a contract that does not exist.
+        ValueError: for a contract that does not exist, or if no optimizer can be built from parameters alone.
     """
-    from slalom.errors import unknown
-
     skipped = dict(leave_out) if isinstance(leave_out, Mapping) else dict.fromkeys(leave_out, "")
     chosen = list(CONTRACTS) if only is None else list(only)
     for name in [*skipped, *chosen]:
         if name not in CONTRACTS:
-            raise unknown("contract", name, CONTRACTS)
+            raise unknown("contract", name, CONTRACTS, "`slalom check --list` shows all.")
+    label = label or str(getattr(factory, "__name__", "the optimizer"))
+    try:
+        built(factory, label)
+    except UsageError as error:
+        raise UsageError(f"{error} Give a function that adds what it needs: `lambda params, **given: ...`.") from None
     results = tuple(_run(CONTRACTS[name], factory, skipped.get(name)) for name in chosen)
-    return Report(label or str(getattr(factory, "__name__", "optimizer")), results)
+    return Report(label, results)
+
+
+def assert_conforms(factory: Factory, *, leave_out: Iterable[str] = (), only: Iterable[str] | None = None) -> None:
+    """Assert that an optimizer keeps the contracts; arguments as for `check_optimizer`.
+
+        def test_my_optimizer_conforms():
+            assert_conforms(MyOptimizer, leave_out={"one-each": "it clips by the norm of the whole model"})
+
+    Raises:
+        AssertionError: if it breaks one; the message names each, with what was seen.
+    """
+    report = check_optimizer(factory, leave_out=leave_out, only=only)
+    if not report:
+        lines = (f"{result.contract.name}: {result.contract.claim}\n      {result.why}" for result in report.broken)
+        count = f"{len(report.broken)} of {len(report.results)}"
+        raise AssertionError("\n  ".join([f"{report.label} breaks {count} contracts", *lines]))
+
+
+def built(factory: Factory, label: str) -> torch.optim.Optimizer:
+    """Return what a factory builds from a few parameters, without settings.
+
+    Raises:
+        UsageError: if it fails, or that is no optimizer.
+    """
+    shapes = ((4, 3), (5,), (2, 3, 2, 2))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            made = factory([torch.nn.Parameter(torch.ones(shape)) for shape in shapes])
+    except Exception as error:
+        shown = ", ".join(map(str, shapes))
+        reason = f"{type(error).__name__}: {error}".rstrip(".")
+        raise UsageError(f"{label} cannot be built from parameters of shapes {shown} alone ({reason}).") from None
+    if not isinstance(made, torch.optim.Optimizer):
+        raise UsageError(f"{label} builds a {type(made).__name__}, which is no torch.optim.Optimizer.")
+    return made
 
 
 def _run(one: Contract, factory: Factory, excuse: str | None) -> Result:
@@ -125,5 +173,8 @@ def _run(one: Contract, factory: Factory, excuse: str | None) -> Result:
     return Result(one, "holds", "")
 
 
-from slalom.testing import contracts as _contracts  # noqa: E402, F401  (fills the kit)
-from slalom.testing import surroundings as _surroundings  # noqa: E402, F401
+from slalom.testing import company, gradients, groups, hyperparameters, parameters, saving, steps  # noqa: E402
+
+# Importing them filled the kit; this is the order in which it is shown.
+TOPICS: Final = (steps, gradients, parameters, groups, hyperparameters, saving, company)
+CONTRACTS = {name: one for topic in TOPICS for name, one in CONTRACTS.items() if one.check.__module__ == topic.__name__}

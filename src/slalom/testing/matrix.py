@@ -6,17 +6,26 @@ import importlib.metadata
 from collections.abc import Sequence
 from typing import Final
 
-from slalom.testing.conformance import CONTRACTS, Report
+from slalom.testing.conformance import CONTRACTS, TOPICS, Contract, Report
 
 _MARKS: Final = {"holds": "✓", "broken": "**✗**", "not promised": "–"}
 _INTRODUCTION: Final = """# Conformance
 
-What `slalom check` finds: {contracts} contracts that PyTorch and its ecosystem rely on, run against optimizers with
-their default arguments, each in seconds on a CPU. Written by `{command}` with {versions}.
+What `slalom check` finds: [{contracts} contracts](contracts.md) that PyTorch and its ecosystem rely on, run against
+optimizers with their default arguments, each in seconds on a CPU. Written by `{command}` with {versions}.
 
 ✓ holds, **✗** is broken, – is not promised. A contract is a claim about behaviour in a program, not about the quality
 of a method, and what counts as broken here may be documented there. Every contract is tested itself: a sound optimizer
 keeps it, and it catches a defect that was planted for it (`tests/test_planted_defects.py`).
+"""
+_CONTRACTS_INTRODUCTION: Final = """# The contracts
+
+What PyTorch and its ecosystem rely on when they are given an optimizer: {contracts} claims that `slalom check` and
+`slalom.testing.assert_conforms` try on any of them, ours or others'. Written by `slalom check --list --markdown`; who
+keeps which is in [conformance.md](conformance.md).
+
+A method may state a claim as an exception, with the reason: what looks at the whole model cannot equal one optimizer
+per parameter. Every contract is tested itself, by a defect that it must catch (`tests/test_planted_defects.py`).
 """
 
 
@@ -37,9 +46,24 @@ def markdown(reports: Sequence[Report], command: str) -> str:
     parts.append(_summary(libraries))
     for library, members in libraries.items():
         parts += [f"## {library}\n", _matrix(members), _reasons(members)]
-    parts += ["## The contracts\n", "| name | claim |\n| --- | --- |"]
-    parts[-1] += "".join(f"\n| {entry.name} | {entry.claim} |" for entry in CONTRACTS.values())
     return "\n".join(part for part in parts if part) + "\n"
+
+
+def by_topic() -> list[tuple[str, list[Contract]]]:
+    """Return all contracts under the sentences that head them."""
+    return [
+        ((topic.__doc__ or "").strip(), [one for one in CONTRACTS.values() if one.check.__module__ == topic.__name__])
+        for topic in TOPICS
+    ]
+
+
+def contracts_page() -> str:
+    """Return a page of all contracts: what must be true, and what goes wrong elsewhere without it."""
+    parts = [_CONTRACTS_INTRODUCTION.format(contracts=len(CONTRACTS))]
+    for title, members in by_topic():
+        rows = "".join(f"\n| {one.name} | {one.claim} | {one.why} |" for one in members)
+        parts.append(f"## {title.rstrip('.')}\n\n| name | claim | why |\n| --- | --- | --- |{rows}\n")
+    return "\n".join(parts)
 
 
 def _version(name: str) -> str:
