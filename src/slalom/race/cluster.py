@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import time
+import warnings
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -103,12 +104,15 @@ class RayCrew:
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         common: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "configure_logging": False}
         try:
-            if elsewhere:
-                ray.init(elsewhere, **common)
-            else:
-                ray.init("local", num_cpus=min(limit, os.cpu_count() or 1), include_dashboard=False, **common)
+            # What Ray warns of is in the error too, or of no use to whoever races.
+            with warnings.catch_warnings(action="ignore"):
+                if elsewhere:
+                    ray.init(elsewhere, **common)
+                else:
+                    ray.init("local", num_cpus=min(limit, os.cpu_count() or 1), include_dashboard=False, **common)
         except Exception as error:
-            raise UsageError(f'no Ray cluster answers at "{elsewhere or "this machine"}": {_first(error)}.') from None
+            where, hint = elsewhere or "this machine", "; docs/cluster.md says what it needs" if elsewhere else ""
+            raise UsageError(f'no Ray cluster answers at "{where}": {_first(error)}{hint}.') from None
         self._hand = ray.remote(num_cpus=1, num_gpus=int(gpu), max_restarts=0, max_concurrency=2)(Hand)
         self._workers: list[_Worker] = []
         self._again: deque[Trial] = deque()
