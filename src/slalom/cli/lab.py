@@ -28,7 +28,7 @@ def lab(
     ] = None,
     seed: Annotated[int, typer.Option(help="The seed of the first run.")] = 0,
     quick: Annotated[
-        bool, typer.Option("--quick", help="A smaller experiment and one seed, for a first look.")
+        bool, typer.Option("--quick", help="A smaller experiment, one seed.")
     ] = False,
     out: Annotated[
         Path | None, typer.Option(help="Write the picture, or a page with everything: FILE.svg or FILE.html.")
