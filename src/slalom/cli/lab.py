@@ -27,7 +27,9 @@ def lab(
         int | None, typer.Option(min=1, help="How many runs.", show_default="what the phenomenon needs")
     ] = None,
     seed: Annotated[int, typer.Option(help="The seed of the first run.")] = 0,
-    quick: Annotated[bool, typer.Option("--quick", help="A smaller experiment, for a first look.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A smaller experiment, one seed.")
+    ] = False,
     out: Annotated[
         Path | None, typer.Option(help="Write the picture, or a page with everything: FILE.svg or FILE.html.")
     ] = None,
@@ -51,7 +53,7 @@ def lab(
 
     phenomenon = set_up(words[0], tuple(words[1:]), quick=quick)
     with _Progress(Console(stderr=True), phenomenon.name) as progress:
-        finding = study(phenomenon, seeds=seeds, first=seed, progress=progress.advance)
+        finding = study(phenomenon, seeds=seeds or (1 if quick else None), first=seed, progress=progress.advance)
     if out is not None:
         _write(out, finding)
     if as_json:

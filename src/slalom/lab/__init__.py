@@ -3,7 +3,19 @@
 Nothing in slalom imports this package but the command line; it uses what every user can.
 """
 
-from slalom.lab import double_descent, growing_rate, heavy_tail, initialisation, noise_ball, rank, rosenbrock, separable
+from slalom.lab import (
+    broken_regulariser,
+    double_descent,
+    grokking,
+    growing_rate,
+    heavy_tail,
+    initialisation,
+    noise_ball,
+    rank,
+    rosenbrock,
+    separable,
+    telescope,
+)
 from slalom.lab.finding import Finding, Judged, study
 from slalom.lab.phenomenon import Phenomenon, Run, Sign, Table, phenomena, phenomenon, set_up
 
@@ -14,7 +26,9 @@ __all__ = [
     "Run",
     "Sign",
     "Table",
+    "broken_regulariser",
     "double_descent",
+    "grokking",
     "growing_rate",
     "heavy_tail",
     "initialisation",
@@ -26,4 +40,5 @@ __all__ = [
     "separable",
     "set_up",
     "study",
+    "telescope",
 ]

@@ -16,11 +16,12 @@ def build(word: str, parameters: Sequence[Tensor], **hyperparameters: float) -> 
     Args:
         word: a name with arguments, as "sgd:momentum=0.9"; its own arguments win.
         parameters: what it moves.
-        **hyperparameters: those of the experiment.
+        **hyperparameters: those of the experiment, for the methods that have them.
     """
     entry, given = parse_spec(word)
     groups = [{"params": [p], "role": "matrix" if p.dim() > 1 else "vector"} for p in parameters]
-    return slalom.create(entry.name, groups, **{**hyperparameters, **given})
+    shared = {name: value for name, value in hyperparameters.items() if name in entry.defaults}
+    return slalom.create(entry.name, groups, **{**shared, **given})
 
 
 def set_rate(optimizer: slalom.Optimizer, rate: float) -> None:

@@ -96,10 +96,10 @@ def _signs(judged: Sequence[Judged], width: int) -> Iterator[Row]:
     yield [("  signs", "bold")]
     for one in judged:
         style = _VERDICTS.get(one.verdict, "yellow")
-        yield [("  ", ""), (f"{one.verdict:<13}", style), (one.sign.claim, "")]
+        yield [("  ", ""), (f"{one.verdict:<15}", style), (one.sign.claim, "")]
         facts = f"{one.measured} here, {one.sign.needs} needed; {one.sign.expected}"
-        for line in textwrap.wrap(facts, width - 15):
-            yield [(" " * 15 + line, "dim")]
+        for line in textwrap.wrap(facts, width - 17):
+            yield [(" " * 17 + line, "dim")]
 
 
 def _spelled(value: object) -> str:
