@@ -1,9 +1,19 @@
 """What is measured while training, and what it means. Uses the optimizer's face and the engine; changes nothing."""
 
-from slalom.observe.broken import SigmaWatch, sigma
+from slalom.observe.broken import SigmaWatch, inverse_rates, sigma
 from slalom.observe.record import read_log
 from slalom.observe.roots import failed_roots
 from slalom.observe.watching import Watch, watch
 from slalom.observe.zeros import Sparsity, sparsity
 
-__all__ = ["SigmaWatch", "Sparsity", "Watch", "failed_roots", "read_log", "sigma", "sparsity", "watch"]
+__all__ = [
+    "SigmaWatch",
+    "Sparsity",
+    "Watch",
+    "failed_roots",
+    "inverse_rates",
+    "read_log",
+    "sigma",
+    "sparsity",
+    "watch",
+]
