@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from slalom import accumulate, algebra, losses, memory, observe, parts, schedules, sharpness
+from slalom import accumulate, algebra, landscape, losses, memory, observe, parts, schedules, sharpness
 from slalom.attention import largest_logits, qk_clip
 from slalom.batchnorm import update_bn
 from slalom.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -27,6 +27,7 @@ __all__ = [
     "assign_roles",
     "create",
     "find_lr",
+    "landscape",
     "largest_logits",
     "list_optimizers",
     "load_checkpoint",

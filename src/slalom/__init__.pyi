@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from slalom import accumulate as accumulate
 from slalom import algebra as algebra
+from slalom import landscape as landscape
 from slalom import losses as losses
 from slalom import memory as memory
 from slalom import observe as observe

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
-import random
-import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from torch import Tensor, nn
 
 from slalom import pictures
 from slalom.errors import UsageError
+from slalom.keeping import kept
 from slalom.named import create
 from slalom.optimizer import Optimizer
 from slalom.recipes import ByRole, Recipe
@@ -298,62 +297,12 @@ def _set(group: dict[str, Any], rate: float) -> None:
         group["lr"] = rate
 
 
-# --- leaving everything as it was ---------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _kept(model: nn.Module, optimizer: Who, loss: Any, data: Iterable[Any]) -> Iterator[None]:
-    """Restore tensors, modes and random states when the block is left, however it is left."""
-    modules = [*model.modules(), *(loss.modules() if isinstance(loss, nn.Module) else ())]
-    parameters = {id(p): p for module in modules for p in module.parameters(recurse=False)}
-    if isinstance(optimizer, torch.optim.Optimizer):
-        parameters |= {id(p): p for group in optimizer.param_groups for p in group["params"]}
-    values = [(p, p.detach().clone()) for p in parameters.values()]
-    grads = [(p, p.grad, None if p.grad is None else p.grad.detach().clone()) for p in parameters.values()]
-    buffers = [
-        (module, name, tensor, None if tensor is None else tensor.detach().clone())
-        for module in modules
-        for name, tensor in module._buffers.items()
-    ]
-    modes = [(module, module.training) for module in modules]
-    with _random_states(data):
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                for parameter, value in values:
-                    parameter.copy_(value)
-                for parameter, grad, content in grads:
-                    parameter.grad = grad
-                    if grad is not None and content is not None:
-                        grad.copy_(content)
-                for module, name, tensor, content in buffers:
-                    module._buffers[name] = tensor
-                    if tensor is not None and content is not None:
-                        tensor.copy_(content)
-            for module, training in modes:
-                module.training = training
-
-
-@contextlib.contextmanager
-def _random_states(data: Iterable[Any]) -> Iterator[None]:
-    """Restore torch's, Python's and NumPy's random states, and those of a loader's own generators."""
+def _kept(model: nn.Module, optimizer: Who, loss: Any, data: Iterable[Any]) -> contextlib.AbstractContextManager[None]:
+    """Restore all that a test touches when the block is left."""
+    modules = [model, *([loss] if isinstance(loss, nn.Module) else [])]
+    own = optimizer.param_groups if isinstance(optimizer, torch.optim.Optimizer) else []
     owners = [data, *(getattr(data, name, None) for name in ("sampler", "batch_sampler"))]
-    own = [g for g in (getattr(owner, "generator", None) for owner in owners) if isinstance(g, torch.Generator)]
-    states = [generator.get_state() for generator in own]
-    python = random.getstate()
-    numpy = sys.modules.get("numpy")
-    array = numpy.random.get_state() if numpy is not None else None
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
-    with torch.random.fork_rng(devices=devices):
-        try:
-            yield
-        finally:
-            for generator, state in zip(own, states, strict=True):
-                generator.set_state(state)
-            random.setstate(python)
-            if numpy is not None:
-                numpy.random.set_state(array)
+    return kept(modules, (p for group in own for p in group["params"]), owners)
 
 
 __all__ = ["RULES", "RangeTest", "find_lr"]

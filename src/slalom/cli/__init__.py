@@ -13,6 +13,7 @@ from slalom.cli.explain import explain
 from slalom.cli.explain_schedule import explain_schedule
 from slalom.cli.find_lr import find_lr
 from slalom.cli.lab import lab
+from slalom.cli.landscape import landscape
 from slalom.cli.list import list_methods
 from slalom.cli.memory import memory
 from slalom.cli.observe import observe
@@ -44,6 +45,7 @@ app.command("list")(list_methods)
 app.command("explain")(explain)
 app.command("explain schedule")(explain_schedule)
 app.command("find-lr")(find_lr)
+app.command("landscape")(landscape)
 app.command("memory")(memory)
 app.command("observe")(observe)
 app.command("lab")(lab)

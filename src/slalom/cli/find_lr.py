@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from slalom.cli.progress import Progress
 from slalom.errors import UsageError
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def find_lr(
     words = [word for word in entrants if not word.endswith(".py")]
     if len(words) != 1:
         raise UsageError(f"{len(words)} recipes were given: name one, as in `slalom find-lr adamw -w charlm`.")
-    course = _workload(files, workload)
+    course = find_workload(files, workload)
     (contestant,) = enter(words, files)
     reseed(course.name, seed, "model")
     model = course.model()
@@ -57,7 +58,7 @@ def find_lr(
     reseed(course.name, seed, "train")
     model.train()
 
-    with _Progress(Console(stderr=True), steps) as progress:
+    with Progress(Console(stderr=True), steps) as progress:
         test = range_test.find_lr(
             model,
             optimizer,
@@ -71,7 +72,7 @@ def find_lr(
         )
     title = f"{contestant.label} on {course.name}"
     if svg is not None:
-        _write(svg, test.svg(title))
+        write_file(svg, test.svg(title))
     if as_json:
         print(json.dumps({"recipe": contestant.label, "workload": course.name, **test.as_json()}, indent=2))
         return
@@ -82,7 +83,8 @@ def find_lr(
         console.print(row, style="cyan" if drawn else None, markup=False, soft_wrap=True)
 
 
-def _workload(files: list[str], name: str | None) -> Workload[Any]:
+def find_workload(files: list[str], name: str | None) -> Workload[Any]:
+    """Return the one workload that a name or a file means."""
     try:
         from slalom.race.files import choose
 
@@ -105,28 +107,8 @@ class _Batches:
         return iter(self.workload.batches(self.stream))
 
 
-class _Progress:
-    """A bar on a terminal's stderr that is gone afterwards; nothing elsewhere."""
-
-    def __init__(self, console: Any, steps: int) -> None:
-        from rich.progress import Progress
-
-        self.bar = Progress(console=console, transient=True, disable=not console.is_terminal)
-        self.task = self.bar.add_task("steps", total=steps)
-
-    def __enter__(self) -> _Progress:
-        self.bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
-
-    def advance(self, step: int) -> None:
-        """Show that so many steps are done."""
-        self.bar.update(self.task, completed=step)
-
-
-def _write(file: Path, text: str) -> None:
+def write_file(file: Path, text: str) -> None:
+    """Write a picture; what goes wrong is one sentence."""
     try:
         file.write_text(text, encoding="utf-8")
     except OSError as error:

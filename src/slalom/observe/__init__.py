@@ -1,6 +1,6 @@
 """What is measured while training, and what it means. Uses the optimizer's face and the engine; changes nothing."""
 
-from slalom.observe.broken import SigmaWatch, sigma
+from slalom.observe.broken import SigmaWatch, inverse_rates, sigma
 from slalom.observe.hashes import Diverged, diverged
 from slalom.observe.record import read_log
 from slalom.observe.roots import failed_roots
@@ -14,6 +14,7 @@ __all__ = [
     "Watch",
     "diverged",
     "failed_roots",
+    "inverse_rates",
     "read_log",
     "sigma",
     "sparsity",

@@ -27,6 +27,7 @@ from slalom.algebra import Expr, Value
 from slalom.engine import Program, Work, pieces, read, shares
 from slalom.engine.program import Recorder, walk
 from slalom.engine.storage import matrix_shape
+from slalom.errors import UsageError
 from slalom.loading import STEP, real_view
 from slalom.optimizer import Optimizer
 from slalom.parts import Memory, Signals
@@ -50,6 +51,45 @@ class Broken:
     drawdown: float
 
 
+class InverseRates:
+    """1 / eta of every coordinate, D over the rate, read from the state of an optimizer.
+
+    Args:
+        optimizer: any of slalom's.
+
+    Raises:
+        ValueError: if 1 / eta depends on more than state and hyper-parameters.
+    """
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self._optimizer = optimizer
+        self._programs: dict[Any, Program] = {}
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                self._program(group, parameter)  # refuses now what it would refuse in the middle of training
+
+    def _program(self, group: Mapping[str, Any], parameter: Tensor) -> Program:
+        known = self._optimizer._program(group, parameter)
+        if id(known) not in self._programs:
+            ndim = min(pieces(real_view(parameter), blocks_of(group, parameter))[0].ndim, 2)
+            self._programs[id(known)] = _of_state(self._optimizer._trace(group, ndim, _inverse_rate))
+        return self._programs[id(known)]
+
+    def of(self, place: int, group: Mapping[str, Any], parameter: Tensor, values: Any) -> Tensor:
+        """Return 1 / eta of every coordinate, from the state as it is now."""
+        whole, state = real_view(parameter.detach()), self._optimizer.state[parameter]
+        dtype = torch.float64 if whole.dtype == torch.float64 else torch.float32
+        program, blocks, t = self._program(group, parameter), blocks_of(group, parameter), float(state[STEP])
+        cut = {key: shares(state[key], slot, whole, blocks) for key, slot in program.states.items()}
+        rates = []
+        for at, piece in enumerate(pieces(whole, blocks)):
+            # the parameter and its gradient do not matter: the program reads state alone
+            like = torch.empty(matrix_shape(piece), dtype=dtype, device=whole.device)
+            mine = {key: views[at] for key, views in cut.items()}
+            rates.append(read(Work(program, like, like, mine, values, t, 0.0, place)).flatten())
+        return torch.cat(rates).reshape(matrix_shape(whole))
+
+
 class SigmaWatch:
     """Watches an optimizer; made by `sigma`.
 
@@ -66,11 +106,8 @@ class SigmaWatch:
         self._peaks: dict[Tensor, Tensor] = {}
         self._before: dict[Tensor, Tensor] = {}
         self._numbers: list[Mapping[tuple[str, int | None], float]] = []
-        self._programs: dict[Any, Program] = {}
+        self._rates = InverseRates(optimizer)
         self._names = _names(optimizer)
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                self._program(group, parameter)  # refuses now what it would refuse in the middle of training
         self._handles: list[RemovableHandle] = [
             optimizer.register_step_pre_hook(self._look_before),
             optimizer.register_step_post_hook(self._look_after),
@@ -82,34 +119,13 @@ class SigmaWatch:
             handle.remove()
         self._peaks.clear()
 
-    def _program(self, group: Mapping[str, Any], parameter: Tensor) -> Program:
-        known = self._optimizer._program(group, parameter)
-        if id(known) not in self._programs:
-            ndim = min(pieces(real_view(parameter), blocks_of(group, parameter))[0].ndim, 2)
-            self._programs[id(known)] = _of_state(self._optimizer._trace(group, ndim, _inverse_rate))
-        return self._programs[id(known)]
-
-    def _inverse_rates(self, place: int, group: Mapping[str, Any], parameter: Tensor, values: Any) -> Tensor:
-        """Return 1 / eta of every coordinate, from the state as it is now."""
-        whole, state = real_view(parameter.detach()), self._optimizer.state[parameter]
-        dtype = torch.float64 if whole.dtype == torch.float64 else torch.float32
-        program, blocks, t = self._program(group, parameter), blocks_of(group, parameter), float(state[STEP])
-        cut = {key: shares(state[key], slot, whole, blocks) for key, slot in program.states.items()}
-        rates = []
-        for at, piece in enumerate(pieces(whole, blocks)):
-            # the parameter and its gradient do not matter: the program reads state alone
-            like = torch.empty(matrix_shape(piece), dtype=dtype, device=whole.device)
-            mine = {key: views[at] for key, views in cut.items()}
-            rates.append(read(Work(program, like, like, mine, values, t, 0.0, place)).flatten())
-        return torch.cat(rates).reshape(matrix_shape(whole))
-
     def _look_before(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         self._before = {}
         for place, group in enumerate(optimizer.param_groups):
             values = self._numbers[place] if place < len(self._numbers) else None  # the rate of the last step
             for parameter in group["params"]:
                 if values is not None and STEP in optimizer.state.get(parameter, {}):
-                    self._before[parameter] = self._inverse_rates(place, group, parameter, values)
+                    self._before[parameter] = self._rates.of(place, group, parameter, values)
 
     @torch.no_grad()
     def _look_after(self, optimizer: Any, args: Any, kwargs: Any) -> None:
@@ -119,7 +135,7 @@ class SigmaWatch:
             for parameter in group["params"]:
                 if parameter.grad is None or STEP not in optimizer.state.get(parameter, {}) or not parameter.numel():
                     continue
-                now = self._inverse_rates(place, group, parameter, self._numbers[place])
+                now = self._rates.of(place, group, parameter, self._numbers[place])
                 counts = self._compare(parameter, now)
                 self.last[self._names[parameter]] = _broken(*counts)
                 totals = [a + b for a, b in zip(totals[:4], counts[:4], strict=True)] + [max(totals[4], counts[4])]
@@ -154,6 +170,24 @@ class SigmaWatch:
         if self.history:
             rows += [_row("all", self.history[-1]), *(_row(name, one) for name, one in self.last.items())]
         return "\n".join(rows)
+
+
+@torch.no_grad()
+def inverse_rates(optimizer: Optimizer) -> dict[Tensor, Tensor]:
+    """Return 1 / eta of every coordinate as the last step had it: by how much a step divides a direction.
+
+    Plain SGD's is one over the learning rate; Adam's is its metric over that.
+
+    Raises:
+        ValueError: if 1 / eta depends on more than state and hyper-parameters, or no step was taken yet.
+    """
+    rates, found = InverseRates(optimizer), {}
+    for place, group in enumerate(optimizer.param_groups):
+        for parameter in group["params"]:
+            if STEP not in optimizer.state.get(parameter, {}):
+                raise UsageError("the optimizer has taken no step with some parameters, so their rates are not known.")
+            found[parameter] = rates.of(place, group, parameter, numbers(group)).reshape(real_view(parameter).shape)
+    return found
 
 
 def sigma(optimizer: Optimizer, *, drawdown: bool = True) -> SigmaWatch:
