@@ -1,26 +1,27 @@
-"""What watching a training run costs, in CPU time of the whole training.
+"""What watching a training run costs, in CPU time of the whole training; and what it says of runs that are well.
 
 python benchmarks/observe.py
+python benchmarks/observe.py --alarms
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 import slalom
-from slalom.race.workload import stream
+from slalom.observe.report import Report
+from slalom.race.workload import reseed, stream
 from slalom.race.workloads import built_in
 
 
 class Decoder(nn.Module):
-    """A GPT of 6.4 million parameters in 76 tensors, as the published costs of single quantities are about."""
+    """A GPT of 6.6 million parameters in 99 tensors."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,64 +37,119 @@ class Decoder(nn.Module):
         return logits
 
 
-def _tokens() -> Iterator[Tensor]:
-    while True:
-        yield torch.randint(512, (8, 129))
-
-
 def _next_token(model: nn.Module, batch: Tensor) -> Tensor:
     return nn.functional.cross_entropy(model(batch[:, :-1]).flatten(0, 1), batch[:, 1:].flatten())
 
 
-def _seconds(
-    model: nn.Module, batches: Iterator[Any], loss: Callable[..., Tensor], steps: int, every: int | None
-) -> float:
+def _least(call: Callable[[], object], times: int) -> float:
+    """Return the CPU seconds of a call that was disturbed least."""
+    spent = []
+    for _ in range(times):
+        began = time.process_time()
+        call()
+        spent.append(time.process_time() - began)
+    return min(spent)
+
+
+def _costs(model: nn.Module, batch: Any, loss: Callable[..., Tensor], times: int) -> tuple[float, float, float]:
+    """Return CPU seconds of a training step, what watching adds to every one, and what a sample adds."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
-    watch = None if every is None else slalom.observe.watch(model, optimizer, every=every)
-    picked = [next(batches) for _ in range(8)]
-    began = time.process_time()
-    for step in range(steps):
+
+    def train() -> None:
         optimizer.zero_grad()
-        value = loss(model, picked[step % 8])
-        value.backward()  # type: ignore[no-untyped-call]
+        loss(model, batch).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        if watch is not None:
-            watch.loss(value)
-    spent = time.process_time() - began
-    if watch is not None:
-        watch.close()
-    return spent
+
+    train()
+    whole = _least(train, times)
+    loss(model, batch).backward()  # type: ignore[no-untyped-call]
+    plain = _least(optimizer.step, 5 * times)
+
+    def watched(every: int) -> float:
+        with slalom.observe.watch(model, optimizer, every=every):
+            for _ in range(3):  # the first sample is taken at the second step
+                optimizer.step()
+            return _least(optimizer.step, 5 * times) - plain
+
+    always = watched(10**9)
+    return whole, always, watched(1) - always  # at every step one sample ends and another begins
+
+
+# Workloads of the race that both methods train at these rates, one line of code each.
+_WELL = ("digits_mlp", "digits_cnn", "charlm", "deep_linear", "zipf", "diabetes", "cancer", "wine", "clicks")
+_METHODS: dict[str, Callable[[nn.Module], torch.optim.Optimizer]] = {
+    "AdamW, 3e-3": lambda model: torch.optim.AdamW(model.parameters(), lr=3e-3),
+    "SGD, 0.1, momentum 0.9": lambda model: torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9),
+}
+
+
+def alarms(scheduled: bool, most: int = 400) -> None:
+    """Print which verdicts healthy runs get at their end, and at any of their samples.
+
+    Args:
+        scheduled: whether the rate follows the workload's schedule, or is constant.
+        most: steps per run.
+    """
+    for name in _WELL:
+        course = built_in()[name]
+        for label, make in _METHODS.items():
+            reseed(name, 0, "model")
+            model = course.model()
+            optimizer = make(model)
+            (rate,) = (group["lr"] for group in optimizer.param_groups)
+            batches = iter(course.batches(stream(name, 0, "batches")))
+            steps = min(course.steps, most)
+            with slalom.observe.watch(model, optimizer, every=20) as watch:
+                for step in range(steps):
+                    optimizer.param_groups[0]["lr"] = rate * (course.schedule(step / steps) if scheduled else 1.0)
+                    batch = next(batches)
+                    optimizer.zero_grad()
+                    value = course.loss(model, batch)
+                    value.backward()  # type: ignore[no-untyped-call]
+                    optimizer.step()
+                    watch.loss(value)
+            run = watch.run()
+            ever = sorted({found for step in run.steps for found in Report(run.until(step)).names})
+            final = Report(run).names
+            fell = f"{run.losses[0]:.3g} to {run.losses[-1]:.3g}"
+            print(f"{name:<12} {label:<24} {fell:<18} at the end: {_words(final):<24} ever: {_words(ever)}")
+
+
+def _words(names: list[str]) -> str:
+    return ", ".join(names) or "nothing"
 
 
 def main() -> None:
-    """Print one row per model and interval."""
+    """Print one row per model."""
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    words.add_argument("--rounds", type=int, default=5)
     words.add_argument("--threads", type=int, default=1)
+    words.add_argument("--alarms", action="store_true")
     given = words.parse_args()
     torch.set_num_threads(given.threads)
+    if given.alarms:
+        for scheduled in (True, False):
+            print("with a schedule" if scheduled else "at a constant rate")
+            alarms(scheduled)
+        return
     digits, cnn = built_in()["digits_mlp"], built_in()["digits_cnn"]
-    courses: dict[str, tuple[Callable[[], nn.Module], Callable[[], Iterator[Any]], Callable[..., Tensor], int]] = {
-        "digits_mlp, 26 thousand in 6 tensors": (
-            digits.model, lambda: iter(digits.batches(stream("digits_mlp", 0, "batches"))), digits.loss, 1000,
+    courses: dict[str, tuple[nn.Module, Any, Callable[..., Tensor], int]] = {
+        "digits_mlp": (
+            digits.model(),
+            next(iter(digits.batches(stream("digits_mlp", 0, "batches")))),
+            digits.loss,
+            200,
         ),
-        "digits_cnn, 39 thousand in 11 tensors": (
-            cnn.model, lambda: iter(cnn.batches(stream("digits_cnn", 0, "batches"))), cnn.loss, 200,
-        ),
-        "GPT, 6.6 million in 100 tensors": (Decoder, _tokens, _next_token, 20),
-    }  # fmt: skip
-    for name, (model, batches, loss, steps) in courses.items():
-        for every in (50, 200):
-            shares = []
-            many = max(steps, every)  # a whole interval at least
-            for _ in range(given.rounds):
-                alone = _seconds(model(), batches(), loss, many, None)
-                shares.append(_seconds(model(), batches(), loss, many, every) / alone - 1)
-                if every > steps:
-                    break
-            print(
-                f"{name:<38} every {every:>3}: {statistics.median(shares):+7.1%} of {1e3 * alone / many:.2f} ms a step"
-            )
+        "digits_cnn": (cnn.model(), next(iter(cnn.batches(stream("digits_cnn", 0, "batches")))), cnn.loss, 50),
+        "gpt": (Decoder(), torch.randint(512, (8, 129)), _next_token, 5),
+    }
+    for name, (model, batch, loss, times) in courses.items():
+        tensors = [parameter.numel() for parameter in model.parameters()]
+        step, always, sample = _costs(model, batch, loss, times)
+        shares = [f"every {every} {(always + sample / every) / step:.1%}" for every in (50, 200)]
+        print(
+            f"{name:<11}{sum(tensors):>10,} values in {len(tensors):>3} tensors: a step {1e3 * step:.2f} ms, "
+            f"each step +{1e3 * always:.3f} ms, a sample +{1e3 * sample:.2f} ms; {', '.join(shares)}"
+        )
 
 
 if __name__ == "__main__":

@@ -207,7 +207,7 @@ def noisy() -> Run:
     def squares(model: nn.Module, batch: Batch) -> Tensor:
         return (model(batch[0]) - 3 * batch[0][:, :1] - 4 * batch[0].roll(1, 0)[:, 1:2]).square().mean()
 
-    return trained(model, sgd(model, 0.02, 0.0), classes(1500), squares, every=50)
+    return trained(model, sgd(model, 0.02, 0.0), classes(1000), squares, every=40)
 
 
 def flat() -> Run:

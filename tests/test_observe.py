@@ -147,9 +147,9 @@ def test_noise_to_batch_is_found_from_successive_gradients_alone() -> None:
     def loss(model: nn.Module, noise: torch.Tensor) -> torch.Tensor:
         return (model.weight * (0.3 + noise)).sum()
 
-    noises = [torch.randn(1, 40, generator=generator) * 0.9 for _ in range(1000)]
+    noises = [torch.randn(1, 40, generator=generator) * 0.9 for _ in range(500)]
     run = trained(model, torch.optim.SGD(model.parameters(), lr=0.0), noises, loss, every=2)
-    assert noise_to_batch(run) == pytest.approx(9, rel=0.15)
+    assert noise_to_batch(run) == pytest.approx(9, rel=0.2)
 
 
 # --- screens --------------------------------------------------------------------------------------------------------

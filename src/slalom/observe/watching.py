@@ -167,11 +167,13 @@ class Watch:
                 around.gradients[parameter] = gradient.clone() if scale is None else gradient / scale
 
     def _look_after(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        around = self._around
+        if around is None and not self._after_closure:
+            return
         began = time.perf_counter()
         with torch.no_grad():
             if self._after_closure:
                 self._see_gradients(optimizer)
-            around = self._around
             if around is not None:
                 if around.measures:
                     self._sample(optimizer, around, began)
