@@ -27,9 +27,7 @@ def lab(
         int | None, typer.Option(min=1, help="How many runs.", show_default="what the phenomenon needs")
     ] = None,
     seed: Annotated[int, typer.Option(help="The seed of the first run.")] = 0,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="A smaller experiment, one seed.")
-    ] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="A smaller experiment, one seed.")] = False,
     out: Annotated[
         Path | None, typer.Option(help="Write the picture, or a page with everything: FILE.svg or FILE.html.")
     ] = None,
