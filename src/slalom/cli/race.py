@@ -6,9 +6,11 @@ import json
 import math
 import os
 import shlex
+import signal
 import sys
-from collections.abc import Callable
-from contextlib import closing
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -237,7 +239,7 @@ def _run(
     called: Called,
     hire: Callable[[int], Crew],
 ) -> tuple[Results, Path, Literal["complete", "stopped", "interrupted"]]:
-    """Train what is missing and write the report, also after Ctrl-C."""
+    """Train what is missing and write the report, also after Ctrl-C or SIGTERM."""
     from slalom.race.report import write
     from slalom.race.results import load
     from slalom.race.runner import run
@@ -251,7 +253,7 @@ def _run(
             say(console, other_code(foreign))
         end: Literal["complete", "stopped", "interrupted"]
         try:
-            with watch(console) as watcher:
+            with _asked_to_end_as_by_hand(), watch(console) as watcher:
                 end = "complete" if run(plan, store, workers, watcher, limits, called, hire) else "stopped"
         except KeyboardInterrupt:
             end = "interrupted"
@@ -259,6 +261,19 @@ def _run(
     report = out / "report.html"
     write(results, report, called.command)
     return results, report, end
+
+
+@contextmanager
+def _asked_to_end_as_by_hand() -> Iterator[None]:
+    """Take SIGTERM, which a cluster sends before it takes a machine away, for Ctrl-C."""
+    if threading.current_thread() is not threading.main_thread():  # which alone may say what a signal means
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _list_workloads(files: list[str], as_json: bool) -> None:
