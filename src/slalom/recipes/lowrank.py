@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 from slalom.parts import (
     Early,
@@ -21,6 +21,8 @@ from slalom.recipes.common import Betas, decoupled
 from slalom.recipes.matrix import BY_ROLE, MATRIX_RATES, with_adam
 from slalom.recipes.recipe import ByRole, Recipe
 from slalom.recipes.registry import recipe
+
+_RANDOM: Final = {**BY_ROLE, "elements": "its random directions go by the numbers of rows and columns"}
 
 
 @recipe(
@@ -83,7 +85,7 @@ def _apollo(
     use="pre-training of large matrices where Adam's states do not fit; no decompositions",
     avoid="small matrices, where the shadow is as large as the matrix",
     lrs=(3e-3, 1e-2, 3e-2),
-    exceptions=BY_ROLE,
+    exceptions=_RANDOM,
 )
 def apollo(
     lr: float = 1e-2,
@@ -113,7 +115,7 @@ def apollo(
     use="the memory of SGD with lengths like Adam's: two numbers per channel of the longer side",
     avoid="layers whose channels need steps of different size: all of a matrix share one",
     lrs=(3e-3, 1e-2, 3e-2),
-    exceptions=BY_ROLE,
+    exceptions=_RANDOM,
 )
 def apollo_mini(
     lr: float = 1e-2,

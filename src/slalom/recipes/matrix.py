@@ -191,7 +191,7 @@ def adamuon(
     use="matrices so large that Muon's products are dear: a step costs a few thin products and a thin QR",
     avoid="small matrices, where Muon is as fast and exact",
     lrs=MATRIX_RATES,
-    exceptions=BY_ROLE,
+    exceptions={**BY_ROLE, "elements": "the directions that it begins with go by the numbers of columns"},
 )
 def dion(
     lr: float = 1e-2,
