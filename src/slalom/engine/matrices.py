@@ -223,6 +223,7 @@ class PhasedLaunch(Held):
             )
             for phase in phases.phases
         ]
+        self.apart = [self._keeps_apart(phase) for phase in phases.phases]
         self.counts_on_host = any(map(_reads_count, phases.phases))
         self.kernels_count = not self.counts_on_host and all(launch.unread for launch in self.fused.values())
         # torch knows nothing of scales and overflows: nothing but scratch may pass through its hands
@@ -230,6 +231,13 @@ class PhasedLaunch(Held):
         self.level_of = {
             node.attrs["label"]: index for index, phase in enumerate(phases.phases) for node in phase.program.crossings
         }
+
+    def _keeps_apart(self, phase: Phase) -> bool:
+        """Whether no member's results lie where another's inputs do: in scratch of their own, or in its own inputs'."""
+        leaves = {array_name(node) for node in walk(phase.program.writes.values()) if node.op == "state"}
+        read = [self.scratch[name] for name in leaves & set(self.scratch)]
+        written = [self.scratch[name] for name in set(phase.program.writes) & set(self.scratch)]
+        return all(_disjoint(a, b) or (a.data_ptr(), a.shape) == (b.data_ptr(), b.shape) for a in read for b in written)
 
     def set_gradients(self, gradients: list[Tensor]) -> None:
         """Take this step's gradients."""
@@ -324,10 +332,20 @@ class PhasedBatch:
             for members in [[place for place, one in enumerate(counts) if one == count]]
             for first in range(0, len(members), most)
         ]
+        if self.launch.apart[self.at]:  # what belongs together is then still near, and needs memory once
+            for stack in stacks:
+                stack.leave(stack.compute())
+            return
         # All of them read before any writes: what one leaves may lie where another's input is.
         computed = [stack.compute() for stack in stacks]
         for stack, values in zip(stacks, computed, strict=True):
             stack.leave(values)
+
+
+def _disjoint(a: Tensor, b: Tensor) -> bool:
+    """Whether two arrays without gaps have no memory in common."""
+    (first_a, last_a), (first_b, last_b) = ((x.data_ptr(), x.data_ptr() + x.nbytes) for x in (a, b))
+    return last_a <= first_b or last_b <= first_a
 
 
 def _is_captured(tensor: Tensor) -> bool:
