@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from slalom.cli.progress import Progress
 from slalom.errors import UsageError
 
 if TYPE_CHECKING:
     from slalom.lab import Finding
+
+_TICKS = 1000  # of the bar
 
 
 def lab(
@@ -50,8 +53,13 @@ def lab(
     from slalom.lab.show import rows
 
     phenomenon = set_up(words[0], tuple(words[1:]), quick=quick)
-    with _Progress(Console(stderr=True), phenomenon.name) as progress:
-        finding = study(phenomenon, seeds=seeds or (1 if quick else None), first=seed, progress=progress.advance)
+    with Progress(Console(stderr=True), _TICKS, phenomenon.name) as progress:
+        finding = study(
+            phenomenon,
+            seeds=seeds or (1 if quick else None),
+            first=seed,
+            progress=lambda share: progress.advance(round(share * _TICKS)),
+        )
     if out is not None:
         _write(out, finding)
     if as_json:
@@ -84,28 +92,6 @@ def _list(as_json: bool) -> None:
     console = Console(highlight=False)
     console.print(table)
     console.print("\n[dim]seconds of one thread, as measured once.  `slalom lab NAME` runs one.")
-
-
-class _Progress:
-    """A bar on a terminal's stderr that is gone afterwards; nothing elsewhere."""
-
-    def __init__(self, console: Any, what: str) -> None:
-        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-        self.bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-        self.task = self.bar.add_task(what, total=1.0)
-
-    def __enter__(self) -> _Progress:
-        self.bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
-
-    def advance(self, share: float) -> None:
-        """Show how much is done."""
-        self.bar.update(self.task, completed=share)
 
 
 def _write(file: Path, finding: Finding) -> None:

@@ -23,7 +23,7 @@ class BrokenRegulariser(Phenomenon):
         coordinates: each a run of its own.
     """
 
-    steps: int = 300
+    steps: int = 600
     coordinates: int = 5000
 
     name: ClassVar = "broken-regulariser"
@@ -51,7 +51,7 @@ class BrokenRegulariser(Phenomenon):
              "theory: negative where g² < v / 2, about erf(1/2) = 0.52", low=0.47, high=0.57),
     )  # fmt: skip
     seconds: ClassVar = (3.0, 1.0)
-    quick: ClassVar = {"steps": 150, "coordinates": 2000}
+    quick: ClassVar = {"steps": 400, "coordinates": 1000}
 
     def run(self, seed: int, progress: Progress) -> Run:
         """Watch all methods on the same gradients."""

@@ -12,6 +12,7 @@ from torch.func import functional_call, jvp
 
 from slalom.lab.methods import build
 from slalom.lab.phenomenon import Phenomenon, Progress, Run, Sign, Table, phenomenon
+from slalom.landscape import sharpness
 from slalom.pictures import Curve, Picture
 
 _SMALL, _LARGE, _ADAM = "sgd:lr=0.03", "sgd:lr=0.3", "adam:lr=0.001"
@@ -83,6 +84,10 @@ class Telescope(Phenomenon):
         x, fresh = normal(self.points, 5), normal(200, 5)
         y = (x[:, 0] * x[:, 1] + torch.sin(2 * x[:, 2]))[:, None]
 
+        def loss_of(model: nn.Module) -> Tensor:
+            result: Tensor = (model(x) - y).square().mean() / 2
+            return result
+
         def at(weights: dict[str, Tensor]) -> Tensor:
             result: Tensor = functional_call(model, weights, (fresh,))
             return result
@@ -99,8 +104,8 @@ class Telescope(Phenomenon):
             for step in range(self.steps):
                 before = _weights(model)
                 optimizer.zero_grad()
-                loss = (model(x) - y).square().mean() / 2
-                loss.backward()
+                loss = loss_of(model)
+                loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 change = {name: now - before[name] for name, now in _weights(model).items()}
                 summed = summed + jvp(at, (before,), (change,))[1]
@@ -110,7 +115,8 @@ class Telescope(Phenomenon):
             moved = float((last - first).abs().mean())
             whole = {name: now - begin[name] for name, now in _weights(model).items()}
             once = float((first + jvp(at, (begin,), (whole,))[1] - last).abs().mean()) / moved
-            rows[word] = (errors[-1] / moved, once, moved, loss.item(), 2 / _curvature(model, x, y))
+            curvature = sharpness(model, loss_of, samples=0).largest
+            rows[word] = (errors[-1] / moved, once, moved, loss.item(), 2 / curvature)
             curves.append(Curve(range(1, self.steps + 1), [max(e / moved, 1e-8) for e in errors], word))
         for key, word in (("small", _SMALL), ("adam", _ADAM), ("large", _LARGE)):
             if word in rows:
@@ -128,18 +134,3 @@ class Telescope(Phenomenon):
 
 def _weights(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in model.named_parameters()}
-
-
-def _curvature(model: nn.Module, x: Tensor, y: Tensor, turns: int = 30) -> float:
-    """Return the largest curvature of the loss, by power iteration: gradient descent is stable below 2 over that."""
-    parameters = list(model.parameters())
-    slopes = torch.autograd.grad((model(x) - y).square().mean() / 2, parameters, create_graph=True)
-    flat = torch.cat([slope.flatten() for slope in slopes])
-    direction = flat.detach()
-    value = 0.0
-    for _ in range(turns):
-        direction = direction / direction.norm()
-        product = torch.autograd.grad(flat @ direction, parameters, retain_graph=True)
-        direction = torch.cat([part.flatten() for part in product])
-        value = float(direction.norm())
-    return value
