@@ -295,15 +295,17 @@ def _show(console: Console, title: str, map_: Plane, ways: Sequence[_Way], measu
     console.print()
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("  sharpness" if ways else "", no_wrap=True)
-    for name in ("lr", "largest", "smallest", "trace", "relative", "method"):
+    for name in ("lr", "largest", "smallest", "trace", "relative"):
         if ways or name != "lr":
             table.add_column(name, justify="right", no_wrap=True)
     for label, both in measured.items():
         one = both["plain"]
         lr = next(([way.lr] for way in ways if way.label == label), [])
         trace = f"{one.trace:.3g} ± {one.trace_error:.1g}"
-        largest = f"{one.largest:.4g}" + ("" if one.converged else "?")
-        relative = f"{both['relative'].largest:.4g}"
-        table.add_row(f"  {label or 'sharpness'}", *lr, largest, f"{one.smallest:.3g}", trace, relative, one.method)
+        largest = f"{one.largest:.3g}" + ("" if one.converged else "?")
+        relative = f"{both['relative'].largest:.3g}"
+        table.add_row(f"  {label or 'sharpness'}", *lr, largest, f"{one.smallest:.2g}", trace, relative)
     console.print(table)
-    console.print("  eigenvalues of the Hessian; relative: per relative change of each weight", style="dim")
+    methods = " and ".join(dict.fromkeys(both["plain"].method for both in measured.values()))
+    console.print(f"  eigenvalues of the Hessian, by {methods}", style="dim", markup=False)
+    console.print("  relative: per relative change of each weight", style="dim")
