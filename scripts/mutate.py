@@ -31,7 +31,7 @@ import sys
 import time
 import tomllib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, FunctionType
@@ -251,7 +251,7 @@ class Runner:
 
     def __init__(self, job: Callable[[Runner], None]) -> None:
         self.job = job
-        self.say: Callable[..., None] | None = None  # a child's, to its parent
+        self.say: Callable[..., object] | None = None  # a child's, to its parent
         self.noted: set[str] | None = None  # the statements that a test ran, where that is asked
         self.begun = 0.0
         self.sound = True
@@ -299,9 +299,10 @@ class Runner:
             os._exit(1)
 
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
-        """Tell what a test ran, if it passed."""
-        if self.say is not None and self.noted is not None and self.sound:
-            self.say("ran", nodeid, round(time.process_time() - self.begun, 3), sorted(self.noted))
+        """Tell what a test ran; nothing if it did not pass."""
+        if self.say is not None and self.noted is not None:
+            noted = sorted(self.noted) if self.sound else []
+            self.say("ran", nodeid, round(time.process_time() - self.begun, 3), noted)
 
 
 def _clear_caches() -> None:
@@ -315,43 +316,52 @@ def _clear_caches() -> None:
 
 
 class Map:
-    """Which tests run a statement, and for how long, kept in a file; forgotten for tests whose file has changed."""
+    """Which tests run a statement, and for how long, kept in a file. It is found out anew for tests that changed, and
+    for those that run something in a source that changed.
+    """
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        kept = json.loads(file.read_text()) if file.exists() else {"statements": [], "suites": {}}
-        self.number: dict[str, int] = {statement: place for place, statement in enumerate(kept["statements"])}
-        self.suites: dict[str, Any] = kept["suites"]
+        kept = json.loads(file.read_text()) if file.exists() else {}
+        self.digests: dict[str, str] = kept.get("digests", {})  # of tests and sources
+        self.number: dict[str, int] = {statement: place for place, statement in enumerate(kept.get("statements", []))}
+        self.ran: dict[str, tuple[float, list[int]]] = kept.get("ran", {})
 
     def update(self, runner: Runner, sources: list[Path]) -> None:
-        """Run what is new among the tests."""
-        for name in {test.partition("::")[0] for test in runner.items}:
-            digest = hashlib.sha256((ROOT / name).read_bytes()).hexdigest()
-            if self.suites.get(name, {}).get("digest") != digest:
-                self.suites[name] = {"digest": digest, "tests": {}}
-        new = [test for test in runner.items if test not in self.suites[test.partition("::")[0]]["tests"]]
-        if not new:
-            return
+        """Run what is new among the tests. Those that fail are not used."""
+        paths = {path.relative_to(CODE).as_posix(): path for path in sources}
+        paths |= {name: ROOT / name for name in {test.partition("::")[0] for test in runner.items}}
+        digests = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in paths.items()}
+        changed = {name for name, digest in digests.items() if self.digests.get(name) != digest}
+        stale = {place for statement, place in self.number.items() if statement.partition(": ")[0] in changed}
+        self.ran = {
+            test: (seconds, places)
+            for test, (seconds, places) in self.ran.items()
+            if test.partition("::")[0] not in changed and stale.isdisjoint(places)
+        }
+        self.digests |= digests
+        new = [test for test in runner.items if test not in self.ran]
         saved = time.time()
-        for what, *words in runner.run(new, lambda: watch(sources), 7200):
+        for what, *words in runner.run(new, lambda: watch(sources), 7200) if new else ():
             if what == "ran":
                 test, seconds, ran = words
-                places = [self.number.setdefault(statement, len(self.number)) for statement in ran]
-                self.suites[test.partition("::")[0]]["tests"][test] = [seconds, places]
+                self.ran[test] = (seconds, [self.number.setdefault(statement, len(self.number)) for statement in ran])
             if what == "status" or time.time() > saved + 20:
                 saved = time.time()
-                self.file.write_text(json.dumps({"statements": list(self.number), "suites": self.suites}))
+                kept = {"digests": self.digests, "statements": list(self.number), "ran": self.ran}
+                self.file.write_text(json.dumps(kept))
+            if what == "status" and words[0] not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+                sys.exit(f"the tests ended with status {words[0]}; what was found out so far is kept.")
 
-    def tests(self, fault: Fault, seconds: float) -> tuple[list[str], float]:
-        """Return the tests that run a fault's statement, as many as fit, and the seconds that they take.
+    def tests(self, fault: Fault, there: Container[str], seconds: float) -> tuple[list[str], float]:
+        """Return the tests, of those that are there, that run a fault's statement, as many as fit, and their seconds.
 
         Every test function gets equal time, its quickest cases first.
         """
         cases: dict[str, list[tuple[float, str]]] = {}
-        for suite in self.suites.values():
-            for test, (cost, ran) in suite["tests"].items():
-                if self.number.get(fault.statement) in ran:
-                    cases.setdefault(test.partition("[")[0], []).append((cost, test))
+        for test, (cost, ran) in self.ran.items():
+            if test in there and self.number.get(fault.statement) in ran:
+                cases.setdefault(test.partition("[")[0], []).append((cost, test))
         waited = []
         for every in cases.values():
             total = 0.0
@@ -376,10 +386,9 @@ def plant(fault: Fault) -> None:
 
 def verdict(fault: Fault, runner: Runner, runs: Map, seconds: float) -> list[str]:
     """Run tests with a fault in the code: caught or endless, which whoever waits has caught, and by which test."""
-    tests, spent = runs.tests(fault, seconds)
-    tests = [test for test in tests if test in runner.items]
+    tests, spent = runs.tests(fault, runner.items, seconds)
     status, last = 0, ""
-    for what, word in runner.run(tests, lambda: plant(fault), 60 + 5 * spent):
+    for what, word in runner.run(tests, lambda: plant(fault), 15 + 2 * spent):
         status, last = (word, last) if what == "status" else (status, word)
     if status == NOT_PLANTED:
         return ["survived", "it could not be planted"]
@@ -390,6 +399,19 @@ def verdict(fault: Fault, runner: Runner, runs: Map, seconds: float) -> list[str
     if status < 0:
         return ["endless", last]
     sys.exit(f"{fault}: exit status {status} after {last}")
+
+
+def check_witnesses(tests: list[str], runner: Runner) -> None:
+    """Run the tests that failed with a fault once more without any: they prove something if they pass now.
+
+    Raises:
+        SystemExit: if one fails.
+    """
+    status, last = 0, ""
+    for what, word in runner.run(tests, lambda: None, 600):
+        status, last = (word, last) if what == "status" else (status, word)
+    if status != 0:
+        sys.exit(f"{last} fails without a fault too, status {status}.")
 
 
 def equivalent(fault: Fault, known: list[dict[str, str]]) -> bool:
@@ -427,7 +449,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=15.0, help="of tests for one fault")
     parser.add_argument("--file", type=Path, default=Path("faults.json"), help="where verdicts are kept")
     parser.add_argument("--map", type=Path, default=Path("faults_map.json"), help="where is kept what runs a statement")
-    parser.add_argument("--only", help="FILE:LINE, or a part of a path")
+    parser.add_argument("--only", help="FILE or FILE:LINE; all faults there")
     parser.add_argument("--list", action="store_true")
     asked = parser.parse_args()
     paths = {name: sorted(p for pattern in globs for p in CODE.glob(pattern)) for name, globs in SOURCES.items()}
@@ -436,7 +458,7 @@ def main() -> None:
         every = [fault for path in files for fault in faults(path)]
         if asked.list:
             print(*(f"{count:5} {path}" for path, count in Counter(fault.file for fault in every).items()), sep="\n")
-        every = [fault for fault in every if not asked.only or f"{fault.file}:{fault.line} ".startswith(asked.only)]
+        every = [fault for fault in every if asked.only in (None, fault.file, f"{fault.file}:{fault.line}")]
         random.Random(f"{name} {asked.seed}").shuffle(every)
         drawn[name] = every if asked.only else every[: getattr(asked, name)]
     if asked.list:
@@ -475,9 +497,11 @@ def judge(
             found = "equivalent" if equivalent(fault, known) else found
             verdicts.setdefault(name, []).append(found)
             print(f"{found}: {fault} ({by})", file=screen, flush=True)
-    for name, found in verdicts.items():
-        print(figure(name, found), file=screen)
-    print(figure("all", [one for found in verdicts.values() for one in found]), file=screen, flush=True)
+    reports = [kept[str(fault)] for faults in drawn.values() for fault in faults]
+    check_witnesses(sorted({by for found, by in reports if found == "caught"} & {*runner.items}), runner)
+    for name, list_of in verdicts.items():
+        print(figure(name, list_of), file=screen)
+    print(figure("all", [one for list_of in verdicts.values() for one in list_of]), file=screen, flush=True)
 
 
 if __name__ == "__main__":

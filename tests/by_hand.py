@@ -71,8 +71,10 @@ def by_hand(formula: Formula, lr: float, gradients: list[Tensor]) -> list[Tensor
 
 
 def check(parts: dict[str, Any], formula: Formula, lr: float = LR, gradients: list[Tensor] = GRADIENTS) -> None:
-    for found, expected in zip(go(parts, gradients), by_hand(formula, lr, gradients), strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+    for size in (1.0, 0.02):  # lengths above 1 and below
+        given = [size * g for g in gradients]
+        for found, expected in zip(go(parts, given), by_hand(formula, lr, given), strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
 
 
 def table(**cases: tuple[dict[str, Any], Formula]) -> Any:

@@ -150,7 +150,7 @@ def tangent(delta: float) -> Formula:
     def formula(w: Tensor, g: Tensor, t: int, s: dict[str, Any]) -> Tensor:
         for n_of, size in ((lengths, N), (lambda x: x.norm(), M * N)):
             inner = (w * g).sum(1, keepdim=True) if size == N else (w * g).sum()
-            if ((inner.abs() / (n_of(w) * n_of(g))).max() < delta / math.sqrt(size)).item():
+            if ((inner.abs() / (n_of(w) * n_of(g).clamp(min=0.05))).max() < delta / math.sqrt(size)).item():
                 n = w / (n_of(w) + 0.05)
                 along = (n * g).sum(1, keepdim=True) if size == N else (n * g).sum()
                 return g - n * along + 0.2 * 0.3 * w

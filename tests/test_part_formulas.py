@@ -117,6 +117,37 @@ def test_a_vector_has_no_confidence_to_lose() -> None:
         assert torch.allclose(one, other) is same
 
 
+@pytest.mark.parametrize(
+    ("part", "field", "least"),
+    [
+        (P.Constrained, "steps", 1),
+        (P.WeightEma, "every", 1),
+        (P.WeightEma, "start", 0),
+        (P.SWA, "every", 1),
+        (P.SWA, "start", 0),
+        (P.LAWA, "k", 1),
+        (P.LAWA, "every", 1),
+        (P.LAWA, "start", 0),
+        (P.Lookahead, "k", 1),
+        (P.ScheduleFree, "warm", 0),
+        (P.ScheduleFree, "anneal", 0),
+        (P.Mechanic, "count", 1),
+        (P.Kronecker, "frequency", 1),
+        (P.Kronecker, "start", 1),
+        (P.Kronecker, "block", 0),
+        (P.Kronecker, "root", 1),
+        (P.FractionalMemory, "terms", 1),
+        (P.BlockMoment, "blocks", 0),
+        (P.Noise, "seed", 0),
+        (P.CoupledNewton, "steps", 1),
+    ],
+)
+def test_counts_have_their_least(part: Any, field: str, least: int) -> None:
+    assert getattr(part(**{field: least}), field) == least
+    with pytest.raises(ValueError, match=rf"{part.__name__}\(.*{field}={least - 1}"):
+        part(**{field: least - 1})
+
+
 # --- parts around parts -----------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 
@@ -12,7 +14,7 @@ from slalom import parts as P  # noqa: N812
 from slalom.algebra import norm, polar, where
 from slalom.algebra.matrix import MUON_QUINTIC
 from slalom.engine import matrices
-from slalom.engine.phases import cut
+from slalom.engine.phases import Phase, Phases, cut
 from test_native import compare, drive, lists
 
 MATRIX_METHODS = [name for name in slalom.list_optimizers() if slalom.recipes.method(name).family == "matrix"]
@@ -173,3 +175,46 @@ def test_a_state_that_is_exchanged_is_noticed() -> None:
     optimizer.state[params[0]]["ema.m"] = torch.zeros(6, 6)
     drive(optimizer, 1)
     assert optimizer.state[params[0]]["ema.m"].abs().sum() > 0
+
+
+def test_arrays_share_a_place_exactly_when_their_lives_do_not_meet() -> None:
+    """A matrix phase reads at one moment and writes at the next; a fused one reads and writes all the time."""
+    kinds = ["matrix", "fused", "matrix", "fused", "matrix"]
+    made = tuple(Phase("matrix" if kind == "matrix" else "fused", None) for kind in kinds)  # type: ignore[arg-type]
+    lives = [(born, died) for born in range(5) for died in range(born + 1, 5)]
+
+    def moments(born: int, died: int) -> set[int]:
+        first = 2 * born + (kinds[born] == "matrix")
+        last = 2 * died + (kinds[died] == "fused")
+        return set(range(first, last + 1))
+
+    for a, b in itertools.product(lives, lives):
+        found = matrices._overlap(Phases(made, {}, {"a": a, "b": b}), "a", "b")
+        assert found == bool(moments(*a) & moments(*b)), (a, b)
+
+
+class Nothing:
+    """A fused phase that does nothing."""
+
+    unread = False
+
+    def set_gradients(self, gradients: list[torch.Tensor]) -> None: ...
+
+
+def test_members_that_lie_side_by_side_are_seen_without_a_copy() -> None:
+    params = lists([(6, 5)] * 4, torch.float32)
+    optimizer = RECIPES["muon"].build(params)
+    optimizer.init_state()
+    program = optimizer._program(optimizer.param_groups[0], params[0])
+    states = [optimizer.state[p] for p in params]
+    ((launch, places),) = matrices.launches(program, params, states, lambda *given: Nothing())
+    assert places == [0, 1, 2, 3]
+    launch.set_gradients([torch.zeros(6, 5)] * 4)
+    batch = launch.batch({}, 0.0, 0, counts_step=False)
+    batch.at = 1
+    read = next(key for key, (_, died) in launch.phases.lives.items() if died == 1)
+    for members, shared in (([1, 2], True), ([0, 1, 2, 3], True), ([0, 2], False), ([3], True)):
+        stack = matrices._Stack(batch, members, 0.0)
+        seen = stack.inputs()[stack.tape.states[read]]
+        assert seen.shape[0] == len(members)
+        assert (seen.data_ptr() == launch.scratch[read][members[0]].data_ptr()) is shared, members

@@ -17,6 +17,7 @@ from networks import build
 from slalom import Recipe
 from slalom import parts as P  # noqa: N812
 from slalom.algebra import ELEMENT, MATRIX, REDUCTIONS, SCALAR, Expr, norm
+from slalom.engine.matrices import counts_on_host
 from slalom.engine.phases import Phases, cut, needs_phases
 from slalom.engine.plan import UnplannableError, array_name, is_small, on_host, plan
 from slalom.engine.program import Program, trace, walk
@@ -277,6 +278,14 @@ def test_a_phase_declares_the_states_that_it_touches(name: str) -> None:
     for phase in phases(name).phases:
         touched = {node.attrs["key"] for node in phase.program.nodes if node.op == "state"}
         assert set(phase.program.states) == touched | set(phase.program.writes)
+
+
+def test_products_wait_for_the_step_count_only_where_it_decides_them() -> None:
+    assert {name for name in PHASED if counts_on_host(program(name))} == {
+        "algoperf-caspr", "algoperf-shampoo", "apollo", "apollo-mini", "caspr", "distributed-shampoo", "galore",
+        "kl-shampoo", "kl-soap", "ldadam", "soap",
+    }  # fmt: skip
+    assert not counts_on_host(program("adamw"))
 
 
 class UsedTwice(P.Guard, name="test_used_twice"):
