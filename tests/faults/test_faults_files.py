@@ -87,6 +87,7 @@ def write(text: bytes) -> Callable[[Path], int]:
 def test_damage_is_named_and_the_one_before_is_used(
     damage: Callable[[Path], object], named: str, run: tuple[Path, dict[int, list[torch.Tensor]]]
 ) -> None:
+    """Row "corrupted file": cut, lengthened, deleted, or not what it was."""
     folder, known = run
     damage(folder)
     fresh = make()
@@ -108,6 +109,7 @@ def test_damage_is_named_and_the_one_before_is_used(
 def test_swapped_files_are_all_damaged_and_nothing_is_changed(
     kind: str, run: tuple[Path, dict[int, list[torch.Tensor]]]
 ) -> None:
+    """Row "corrupted file": two of them swapped."""
     folder, _ = run
     swap(folder, kind)
     fresh = make()
@@ -118,6 +120,7 @@ def test_swapped_files_are_all_damaged_and_nothing_is_changed(
 
 
 def test_renamed_pairs_are_noticed(run: tuple[Path, dict[int, list[torch.Tensor]]]) -> None:
+    """Row "corrupted file": each whole, under the name of the other."""
     folder, _ = run
     swap(folder, "pt")
     swap(folder, "json")
@@ -126,7 +129,7 @@ def test_renamed_pairs_are_noticed(run: tuple[Path, dict[int, list[torch.Tensor]
 
 
 def test_every_flipped_bit_of_the_data_is_noticed(run: tuple[Path, dict[int, list[torch.Tensor]]]) -> None:
-    """torch.load alone would read most of these without a word."""
+    """Row "corrupted file", flipped: torch.load alone reads most of these without a word."""
     folder, _ = run
     file = folder / "checkpoint-000002.pt"
     whole = file.read_bytes()
@@ -142,6 +145,7 @@ def test_every_flipped_bit_of_the_data_is_noticed(run: tuple[Path, dict[int, lis
 def test_every_flipped_bit_of_the_manifest_is_noticed_or_changes_nothing(
     run: tuple[Path, dict[int, list[torch.Tensor]]],
 ) -> None:
+    """Row "corrupted file", flipped: of what says whether the data is whole."""
     folder, _ = run
     file = folder / "checkpoint-000002.json"
     whole, facts = file.read_bytes(), checkpoint._read_manifest(file, 2)
@@ -161,6 +165,7 @@ def test_every_flipped_bit_of_the_manifest_is_noticed_or_changes_nothing(
 def test_the_checkpoint_of_another_model_is_refused_whole_and_not_passed_over(
     run: tuple[Path, dict[int, list[torch.Tensor]]], tmp_path: Path
 ) -> None:
+    """Row "wrong checkpoint": tests/test_checkpoint.py has groups, optimizers and formats."""
     folder, known = run
     model = nn.Linear(3, 3)
     other = slalom.save_checkpoint(tmp_path / "other", model=model, optimizer=slalom.AdamW(model.parameters()))
@@ -206,6 +211,7 @@ class Malicious:
 def test_forged_files_run_nothing(
     content: object, run: tuple[Path, dict[int, list[torch.Tensor]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Row "corrupted file", by somebody who means it."""
     folder, _ = run
     monkeypatch.chdir(tmp_path)
     forge(folder, content)
@@ -217,6 +223,7 @@ def test_forged_files_run_nothing(
 
 
 def test_one_that_was_never_finished_does_not_stop_a_run_from_starting(tmp_path: Path) -> None:
+    """Row "kill -9", while the first one is saved."""
     saved_at(tmp_path, 2)
     (tmp_path / "checkpoint-000001.json").unlink()
     with pytest.warns(UserWarning, match="There is no other: the run starts from its beginning"):
@@ -224,6 +231,7 @@ def test_one_that_was_never_finished_does_not_stop_a_run_from_starting(tmp_path:
 
 
 def test_other_files_in_the_folder_are_left_alone(run: tuple[Path, dict[int, list[torch.Tensor]]]) -> None:
+    """Row "corrupted file": what is not ours is no corrupted checkpoint."""
     folder, _ = run
     for name in ("notes.txt", "checkpoint-best.pt", "model.part", ".hidden.part", "checkpoint-000001.pt.bak"):
         (folder / name).write_text("mine")

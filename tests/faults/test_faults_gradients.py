@@ -43,6 +43,7 @@ def steps(name: str, executor: Any, bad: float | None, count: int = 4) -> tuple[
 @pytest.mark.parametrize("executor", EXECUTORS)
 @pytest.mark.parametrize("name", ELEMENTWISE)
 def test_a_bad_element_reaches_no_other_element(name: str, executor: Any, bad: float) -> None:
+    """Row "NaN and infinite gradients": one element."""
     harmed, optimizer = steps(name, executor, bad)
     healthy, reference = steps(name, executor, None)
     others = torch.ones(5, 3, dtype=torch.bool)
@@ -57,7 +58,7 @@ def test_a_bad_element_reaches_no_other_element(name: str, executor: Any, bad: f
 @pytest.mark.parametrize("bad", BAD)
 @pytest.mark.parametrize("name", [*ELEMENTWISE, "lamb", "adafactor", "prodigy", "lars"])
 def test_executors_agree_on_what_is_finite(name: str, bad: float) -> None:
-    """No executor hides what another shows: compiled code assumes nothing of its numbers."""
+    """Row "NaN and infinite gradients": no executor hides what another shows."""
     one, *others = [[torch.isfinite(p) for p in steps(name, executor, bad)[0]] for executor in EXECUTORS]
     for other in others:
         assert equal(one, other)
@@ -66,6 +67,8 @@ def test_executors_agree_on_what_is_finite(name: str, bad: float) -> None:
 
 
 def test_a_run_that_was_poisoned_comes_back_from_its_checkpoint_to_the_bits_without_the_poison(tmp_path: Path) -> None:
+    """Row "NaN and infinite gradients": the way back; tests/test_nonfinite.py keeps them out."""
+
     def make() -> tuple[nn.Module, slalom.Optimizer]:
         torch.manual_seed(3)
         model = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 1))
@@ -92,6 +95,7 @@ def test_a_run_that_was_poisoned_comes_back_from_its_checkpoint_to_the_bits_with
 
 
 def test_state_that_is_not_finite_is_saved_and_loaded_as_it_is(tmp_path: Path) -> None:
+    """Row "NaN and infinite gradients", that reached state."""
     parameters, optimizer = steps("adamw", "eager", math.nan)
     model = nn.ParameterList(parameters)
     slalom.save_checkpoint(tmp_path, model=model, optimizer=optimizer)
@@ -104,7 +108,7 @@ def test_state_that_is_not_finite_is_saved_and_loaded_as_it_is(tmp_path: Path) -
 
 @pytest.mark.parametrize("name", [n for n in slalom.list_optimizers() if "scaler" not in method(n).exceptions])
 def test_steps_that_a_scaler_skips_leave_no_trace(name: str) -> None:
-    """Every k-th step overflows; the run is the one that never had those steps."""
+    """Row "NaN and infinite gradients", every k steps: the run is the one that never had those."""
 
     def run(overflows: bool) -> tuple[list[nn.Parameter], slalom.Optimizer]:
         parameters = [nn.Parameter(torch.linspace(-1, 1, 6).reshape(2, 3)), nn.Parameter(torch.ones(3))]

@@ -38,6 +38,7 @@ def killed_at_every_call(stride: int, folder: Path) -> list[list[Any]]:
 
 @pytest.mark.parametrize("stride", [40, pytest.param(1, marks=pytest.mark.slow)], ids=["some writes", "every write"])
 def test_a_kill_before_any_call_leaves_the_old_checkpoint_or_the_new(stride: int, tmp_path: Path) -> None:
+    """Row "kill -9", in each phase of writing a checkpoint."""
     killed = killed_at_every_call(stride, tmp_path / "run")
     names, positions = [name for name, _ in killed], [position for _, position in killed]
     assert set(names) == {"mkdir", "listdir", "open", "write", "half", "fsync", "replace", "close", "unlink", ""}
@@ -48,7 +49,7 @@ def test_a_kill_before_any_call_leaves_the_old_checkpoint_or_the_new(stride: int
 
 
 def test_a_loss_of_power_finds_data_before_names_and_data_before_the_manifest(tmp_path: Path) -> None:
-    """Contents are on the disk before they get a name, and the data has its name before the manifest gets its own."""
+    """Row "kill -9", of the machine: contents come before names, data before its manifest."""
     calls: list[str] = []
     run = make()
     with calls_to_the_system(calls.append, stride=1000):
@@ -62,6 +63,7 @@ REASONS = {errno.ENOSPC: "No space left on device", errno.EIO: "Input/output err
 
 @pytest.mark.parametrize("number", REASONS)
 def test_any_call_that_fails_is_one_sentence_and_nothing_is_lost(number: int, tmp_path: Path) -> None:
+    """Row "full disk": full, broken or forbidden, at every call."""
     base = tmp_path / "base"
     known = saved_at(base, 2, 4)
     run = make()
@@ -119,6 +121,7 @@ def files_of_at_most(size: int) -> Iterator[None]:
 @pytest.mark.skipif(threading.current_thread() is not threading.main_thread(), reason="signals need the main thread")
 @pytest.mark.parametrize("size", [0, 1000, 9000])
 def test_a_disk_that_is_really_full_is_survived(size: int, tmp_path: Path) -> None:
+    """Row "full disk": the system itself refuses to write on."""
     known = saved_at(tmp_path, 2, 4)
     run = make()
     slalom.load_checkpoint(tmp_path, **run)
@@ -145,6 +148,7 @@ def without_privileges() -> Iterator[None]:
 
 
 def test_a_folder_that_may_not_be_written_is_said(tmp_path: Path) -> None:
+    """Row "read-only or vanished folder": not writable."""
     folder = tmp_path / "run"
     folder.mkdir()
     folder.chmod(0o555)
@@ -156,6 +160,7 @@ def test_a_folder_that_may_not_be_written_is_said(tmp_path: Path) -> None:
 
 
 def test_a_file_where_the_folder_should_be_is_said(tmp_path: Path) -> None:
+    """Row "read-only or vanished folder": no folder."""
     (tmp_path / "run").write_text("a file")
     with pytest.raises(OSError, match=r"cannot save a checkpoint in .*File exists"):
         slalom.save_checkpoint(tmp_path / "run", **make())
@@ -163,6 +168,7 @@ def test_a_file_where_the_folder_should_be_is_said(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_vanished_is_made_again(tmp_path: Path) -> None:
+    """Row "read-only or vanished folder": gone between two checkpoints."""
     saved_at(tmp_path / "run", 2)
     shutil.rmtree(tmp_path / "run")
     run = make()
@@ -173,6 +179,8 @@ def test_a_folder_that_vanished_is_made_again(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_vanishes_while_saving_is_one_sentence(tmp_path: Path) -> None:
+    """Row "read-only or vanished folder": gone in the middle of one."""
+
     def before(call: str) -> None:
         if call == "replace":
             shutil.rmtree(tmp_path / "run")
@@ -182,6 +190,7 @@ def test_a_folder_that_vanishes_while_saving_is_one_sentence(tmp_path: Path) -> 
 
 
 def test_an_interruption_by_hand_cleans_up_and_is_passed_on(tmp_path: Path) -> None:
+    """Row "ctrl-C", while a checkpoint is written."""
     saved_at(tmp_path, 2)
     names = sorted(tmp_path.iterdir())
     raised: list[str] = []
@@ -199,6 +208,7 @@ def test_an_interruption_by_hand_cleans_up_and_is_passed_on(tmp_path: Path) -> N
 def test_a_draft_that_somebody_planted_is_never_written_through(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Row "read-only or vanished folder": writable for too many."""
     victim = tmp_path / "victim"
     victim.write_text("precious")
     monkeypatch.setattr("slalom.durable.secrets.token_hex", lambda n: "known")
@@ -213,6 +223,7 @@ def test_a_draft_that_somebody_planted_is_never_written_through(
 def test_a_value_on_the_disk_that_differs_from_what_was_written_is_noticed_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Row "corrupted file", from the beginning."""
     saved_at(tmp_path, 2)
     monkeypatch.setattr("slalom.durable.digest", lambda file: "something else")
     with pytest.raises(OSError, match="does not read back as it was written"):

@@ -45,6 +45,7 @@ print(*optimizer.executors())
 
 
 def test_without_a_compiler_steps_run_and_one_warning_says_what_to_install(tmp_path: Path) -> None:
+    """Row "poor surroundings": no compiler."""
     done = poor("-c", STEPS, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [b"foreach"]
@@ -54,6 +55,7 @@ def test_without_a_compiler_steps_run_and_one_warning_says_what_to_install(tmp_p
 
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="needs a compiler that works")
 def test_without_a_home_kernels_are_built_in_a_folder_of_their_own(tmp_path: Path) -> None:
+    """Row "poor surroundings": no home that can be written."""
     done = poor("-W", "error", "-c", STEPS, cwd=tmp_path, PATH=os.environ["PATH"])
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [b"native"]
@@ -77,6 +79,7 @@ def slalom_words(*words: str) -> list[str]:
 def test_screens_are_readable_where_only_ascii_can_be_written(
     words: tuple[str, ...], shown: bytes, tmp_path: Path
 ) -> None:
+    """Row "poor surroundings": no terminal, LANG=C."""
     done = poor(*slalom_words(*words), cwd=tmp_path)
     assert done.returncode == 0, done.stderr.decode()
     assert shown in done.stdout
@@ -86,6 +89,7 @@ def test_screens_are_readable_where_only_ascii_can_be_written(
 
 @pytest.mark.parametrize("name", ["adamv\u03b2", "\udcff\udcfe"])
 def test_names_that_cannot_be_written_are_still_refused_in_one_sentence(name: str, tmp_path: Path) -> None:
+    """Row "poor surroundings": LANG=C, and letters that it has not."""
     done = poor(*slalom_words("explain", name), cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith(b"slalom: no optimizer")
@@ -94,6 +98,7 @@ def test_names_that_cannot_be_written_are_still_refused_in_one_sentence(name: st
 
 @pytest.mark.slow
 def test_a_race_runs_in_poor_surroundings(tmp_path: Path) -> None:
+    """Row "poor surroundings": all of them at once."""
     shutil.copy(HERE.parent / "race" / "toys.py", tmp_path)
     words = ("race", "toys.py", "sgd", "-w", "line", "--seeds", "1", "--lrs", "0.1", "--workers", "1")
     done = poor(*slalom_words(*words), cwd=tmp_path)
@@ -117,6 +122,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("impatient")
 def test_a_store_that_somebody_holds_is_one_sentence_and_what_was_recorded_is_safe(tmp_path: Path) -> None:
+    """Row "locked database": for good."""
     store = Store(tmp_path)
     store.record(trial("a"), Outcome("finished", 10))
     other = sqlite3.connect(tmp_path / NAME, timeout=1)
@@ -130,6 +136,7 @@ def test_a_store_that_somebody_holds_is_one_sentence_and_what_was_recorded_is_sa
 
 
 def test_a_store_that_is_let_go_in_time_is_waited_for(tmp_path: Path) -> None:
+    """Row "locked database": for a while."""
     store = Store(tmp_path)
     other = sqlite3.connect(tmp_path / NAME, timeout=1, check_same_thread=False)
     other.execute("begin immediate")
@@ -143,6 +150,7 @@ def test_a_store_that_is_let_go_in_time_is_waited_for(tmp_path: Path) -> None:
 
 
 def test_a_store_that_was_cut_or_overwritten_is_refused_and_left_alone(tmp_path: Path) -> None:
+    """Row "locked database", or with a bad tail; half of a record SQLite itself takes back."""
     store = Store(tmp_path)
     for key in map(str, range(50)):
         store.record(trial(key), Outcome("finished", 10))

@@ -65,14 +65,16 @@ class _Stage:
         sizes = ", ".join(f"{name}: tl.constexpr" for name in (*size.split(", "), "ALIGNED"))
         # Two bodies: a masked load is a narrow one, and nearly every chunk is whole.
         head = [
-            "if tl.load(C + 4 * tl.program_id(0) + 3) != 0:",
+            "if full:",
             f"    body{index}({_TABLES}, {size}, ALIGNED, True)",
             "else:",
             f"    body{index}({_TABLES}, {size}, ALIGNED, False)",
         ]
+        # loaded beside what says whether anything may change, not after it
+        head = ["full = tl.load(C + 4 * tl.program_id(0) + 3) != 0", *unless_overflow(self.spell, head)]
         parts = [
             function(f"body{index}", f"{_TABLES}, {sizes}, FULL: tl.constexpr", [*self._where(), *self._body()]),
-            function(f"stage{index}", f"{_TABLES}, {sizes}", unless_overflow(self.spell, head)),
+            function(f"stage{index}", f"{_TABLES}, {sizes}", head),
         ]
         if self.reduced["tensor"]:
             parts.append(self._combine_tensors())
