@@ -460,3 +460,51 @@ def test_tied_weights_and_module_versions_survive(tmp_path: Path) -> None:
     assert target[0].weight is target[1].weight
     assert same(source.state_dict(), target.state_dict())
     assert plain(network().state_dict(), "model")._metadata["5"] == {"version": 2}
+
+
+def test_a_run_that_saves_within_an_epoch_goes_on_there(tmp_path: Path) -> None:
+    from torch.utils.data import DataLoader, TensorDataset
+
+    data = TensorDataset(torch.randn(32, 3, generator=torch.Generator().manual_seed(0)))
+
+    def made(seed: int) -> dict[str, Any]:
+        torch.manual_seed(seed)
+        model = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5), nn.Linear(4, 1))
+        return {"model": model, "optimizer": slalom.AdamW(model.parameters())}
+
+    def train(run: dict[str, Any], at: dict[str, Any] | None = None, stop: bool = False) -> None:
+        shuffle = torch.Generator().manual_seed(5)
+        for epoch in range(at["epoch"] if at else 0, 3):
+            if at and epoch == at["epoch"]:
+                shuffle.set_state(at["shuffle"])
+            begun = shuffle.get_state()
+            for batch, (x,) in enumerate(DataLoader(data, batch_size=8, shuffle=True, generator=shuffle)):
+                if at and epoch == at["epoch"] and batch < at["batches"]:
+                    continue
+                run["optimizer"].zero_grad()
+                run["model"](x).square().mean().backward()
+                run["optimizer"].step()
+                if stop and (epoch, batch) == (1, 1):
+                    position = {"epoch": epoch, "batches": batch + 1, "shuffle": begun}
+                    slalom.save_checkpoint(tmp_path, **run, position=position)
+                    return
+
+    whole = made(0)
+    train(whole)
+    train(made(0), stop=True)
+    resumed = made(1)
+    loaded = slalom.load_checkpoint(tmp_path, **resumed)
+    assert loaded is not None
+    train(resumed, loaded.position)
+    for p, q in zip(whole["model"].parameters(), resumed["model"].parameters(), strict=True):
+        assert torch.equal(p, q)
+
+
+def test_state_that_is_made_first_keeps_distributed_checkpoints_from_counting_a_step() -> None:
+    from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
+
+    model = nn.Linear(3, 2)
+    optimizer = slalom.AdamW(model.parameters())
+    optimizer.init_state()
+    get_optimizer_state_dict(model, optimizer)
+    assert all(state["step"] == 0 for state in optimizer.state.values())

@@ -272,6 +272,7 @@ def test_reports_read_well_and_unknown_contracts_are_refused() -> None:
     assert "1 of 2 contracts are broken" in shown
     assert "100 steps did not lower the loss" in shown
     assert not report  # so that a bare assert of it says what it seems to say
+    assert repr(report) == "<Report of WrongWay: broken are direction>"
     assert check_optimizer(Sound, only=["direction"])
     with pytest.raises(ValueError, match=r"Did you mean direction.*`slalom check --list` shows all"):
         check_optimizer(Sound, only=["directon"])

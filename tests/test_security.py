@@ -146,7 +146,10 @@ def events(modules: str) -> list[list[str]]:
     return seen
 
 
-@pytest.mark.parametrize("module", ["slalom", "slalom.testing", "slalom.cli", "slalom.race"])
+PUBLIC = sorted(file.parent.name for file in PACKAGE.glob("*/__init__.py"))
+
+
+@pytest.mark.parametrize("module", ["slalom", *(f"slalom.{name}" for name in PUBLIC)])
 def test_importing_does_nothing_but_import(module: str) -> None:
     assert events(f"import {module}") == []
 

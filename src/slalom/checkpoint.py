@@ -99,7 +99,9 @@ def save_checkpoint(
         scaler: the gradient scaler.
         others: more pieces by name: anything with ``state_dict`` and ``load_state_dict``, such as a second model or a
             sampler, and generators of torch or numpy.
-        position: where in the data the run stands, in plain values; `load_checkpoint` returns it.
+        position: where in the data the run stands, in plain values; `load_checkpoint` returns it. A run that saves
+            within an epoch puts in it the state that the shuffling generator had when the epoch began, and how many
+            batches are done; resumed, it sets the one and skips the others.
         keep: how many checkpoints stay, this one included; older ones go once this one has been read back.
 
     Returns:

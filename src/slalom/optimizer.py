@@ -274,7 +274,11 @@ class Optimizer(Evaluation, Updating, torch.optim.Optimizer):
 
     @torch.no_grad()
     def init_state(self) -> None:
-        """Create every parameter's state now, not at its first step. Changes no parameter, counts nothing."""
+        """Create every parameter's state now, not at its first step. Changes no parameter, counts nothing.
+
+        To be called before ``torch.distributed.checkpoint`` saves or loads an optimizer that has not stepped: it takes
+        a step with a rate of 0 to find out about the state, and that step would count.
+        """
         for group in self.param_groups:
             for parameter in group["params"]:
                 self._prepare(group, parameter, self._program(group, parameter))

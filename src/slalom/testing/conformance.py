@@ -47,7 +47,7 @@ class Result:
     why: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """How an optimizer did on all contracts."""
 
@@ -62,6 +62,10 @@ class Report:
     def __bool__(self) -> bool:
         """Whether nothing is broken."""
         return not self.broken
+
+    def __repr__(self) -> str:
+        names = ", ".join(result.contract.name for result in self.broken)
+        return f"<Report of {self.label}: {f'broken are {names}' if names else 'nothing is broken'}>"
 
     def __str__(self) -> str:
         marks = {"holds": "ok", "broken": "BROKEN", "not promised": "-"}
@@ -129,6 +133,7 @@ def assert_conforms(factory: Factory, *, leave_out: Iterable[str] = (), only: It
     Raises:
         AssertionError: if it breaks one; the message names each, with what was seen.
     """
+    __tracebackhide__ = True  # pytest then shows the line of the test, and the message
     report = check_optimizer(factory, leave_out=leave_out, only=only)
     if not report:
         lines = (f"{result.contract.name}: {result.contract.claim}\n      {result.why}" for result in report.broken)
