@@ -47,6 +47,20 @@ def test_polar_of_few_at_a_time_is_that_of_all(
     assert found.is_contiguous()
 
 
+@pytest.mark.parametrize("precision", ["highest", "medium"])
+def test_products_of_stacks_of_one_are_those_of_matrices_in_the_precision_that_torch_allows(precision: str) -> None:
+    a, b = torch.randn(64, 64), torch.randn(64, 64)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        assert torch.equal(symmetric.product(a.mT[None], b[None]), torch.mm(a.T, b)[None])
+        assert torch.equal(symmetric.product(a, b.mT), torch.mm(a, b.T))
+        stacks = torch.randn(3, 4, 5), torch.randn(3, 5, 2)
+        assert torch.equal(symmetric.product(*stacks), torch.bmm(*stacks))
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 def test_eigenvectors_diagonalise_largest_first() -> None:
     a = torch.randn(6, 6, dtype=torch.float64)
     a = a @ a.T

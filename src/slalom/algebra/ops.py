@@ -99,7 +99,7 @@ OPS: dict[str, Op] = {
         Op("blocks", cutting.blocks, None, shapes.cut),
         Op("unblocks", cutting.unblocks, None, lambda _, like: like),
         Op("transpose", lambda a: a.mT, None, lambda a: (a[1], a[0])),
-        Op("matmul", torch.matmul, None, shapes.product),
+        Op("matmul", symmetric.product, None, shapes.product),
         Op("in_double", tensors.in_double, None, lambda a: a),
         Op("as_precise_as", tensors.as_precise_as, None, lambda a, _: a),
         Op("gram", symmetric.gram, None, lambda a: (a[0], a[0])),

@@ -24,17 +24,26 @@ _ALONE: Final = 256
 _NEAR: Final = 0.1
 
 
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """Matrix product. Of a stack of one it is that of the matrices: torch's for stacks ignores on a CPU, where one
+    of them is turned, what `torch.set_float32_matmul_precision` allows.
+    """
+    if a.ndim == b.ndim == 3 and len(a) == len(b) == 1:
+        return torch.mm(a[0], b[0]).unsqueeze(0)
+    return a @ b
+
+
 def gram(x: Tensor) -> Tensor:
     """Inner products of all rows, ``x x^T``; of a large matrix what mirrors something else is copied, not computed."""
     rows = x.shape[-2]
     if rows < _HALVED:
-        return x @ x.mT
+        return product(x, x.mT)
     half = rows // 2
     upper, lower = x[..., :half, :], x[..., half:, :]
     result = x.new_empty(*x.shape[:-1], rows)
     result[..., :half, :half] = gram(upper)
     result[..., half:, half:] = gram(lower)
-    corner = lower @ upper.mT
+    corner = product(lower, upper.mT)
     result[..., half:, :half] = corner
     result[..., :half, half:] = corner.mT
     return result
@@ -109,7 +118,7 @@ def refreshed_eigenvectors(x: Tensor, basis: Tensor) -> Tensor:
 
 
 def _power_step(x: Tensor, basis: Tensor) -> Tensor:
-    power = x @ basis
+    power = product(x, basis)
     order = (power * basis).sum(dim=-2).argsort(dim=-1, descending=True, stable=True)
     places = order.unsqueeze(-2).expand_as(power)
     q = orthonormal(power.gather(-1, places))
