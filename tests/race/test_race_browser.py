@@ -168,3 +168,10 @@ def test_on_paper_it_is_white_and_unfolded(page):
     assert page.pdf().startswith(b"%PDF")
     assert page.ask("window.unfolded") == page.ask("document.querySelectorAll('details').length") > 2
     assert page.ask("document.querySelectorAll('details[open]').length") == 0
+
+
+def test_everything_fits_the_paper(page):
+    page.ask("for (const one of document.querySelectorAll('details')) one.open = true")
+    page.size(794, 1123)  # A4 at 96 dots an inch
+    page.media(kind="print")
+    assert page.ask("document.documentElement.scrollWidth") <= 794

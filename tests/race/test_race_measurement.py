@@ -41,6 +41,16 @@ def test_the_timers_add_up_to_the_clock_on_the_wall(toys):
     assert outcome.curve.cpu[-1] < 0.5 * outcome.curve.wall[-1]
 
 
+def test_evaluating_is_not_training(toys):
+    slow = 'x = torch.eye(3)\n        __import__("time").sleep(0.05)'
+    toys.write_text(toys.read_text().replace("x = torch.eye(3)", slow))
+    workload, trial = one(toys, contestant="torch.optim.SGD:lr=0.1")
+    outcome = run(trial, workload, lambda step: None)
+    assert outcome.parts["evaluate"] >= 6 * 0.05
+    assert outcome.parts["train"] == outcome.curve.wall[-1] < outcome.parts["evaluate"]
+    assert outcome.curve.wall[0] == 0.0
+
+
 def test_there_are_as_many_evaluations_as_declared_and_one_before(toys):
     workload, trial = one(toys)
     assert len(run(trial, workload, lambda step: None).curve.step) == workload.evaluations + 1

@@ -1,6 +1,7 @@
 import base64
 import copy
 import hashlib
+import json
 import math
 import re
 from html.parser import HTMLParser
@@ -206,3 +207,15 @@ def test_json_holds_the_ranking_without_infinities():
     assert one["ranking"][0]["loss"] == pytest.approx(0.65)
     assert one["ranking"][1]["steps_to_target"] is None
     assert plain["failures"][0]["status"] == "diverged"
+
+
+def test_who_has_not_run_yet_leaves_dashes_and_no_chart_of_nothing():
+    found = results(missing=4)  # the baseline, with which everybody is compared
+    text = render(found, "slalom race")
+    cells = [cell.strip() for cell in re.findall(r"<td[^>]*>([^<]*)", text)]
+    assert "nan" not in cells
+    # An interval without an end was once written with 305 digits.
+    assert max(len(cell) for cell in cells if re.fullmatch(r"[<>~]?[\d.]+", cell)) <= 9
+    assert "Performance profiles" in text
+    assert "Speed-up over" not in text.partition("</thead>")[2]
+    assert json.loads(json.dumps(as_json(found), allow_nan=False))["standings"]["pairs"][0]["ratio"] is None

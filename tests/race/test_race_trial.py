@@ -35,6 +35,29 @@ def test_seeds_differ_and_contestants_share_the_start(attempt):
     assert attempt("line").curve.loss[0] != attempt("line", seed=1).curve.loss[0]
 
 
+def test_contestants_share_batches_and_chance_whatever_they_draw_themselves(toys, tmp_path, monkeypatch):
+    (tmp_path / "drawing.py").write_text(
+        "import torch\n"
+        "class Draws(torch.optim.SGD):\n"
+        "    def __init__(self, params, lr=0.1):\n"
+        "        super().__init__(params, lr)\n"
+        "        torch.rand(3)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    text = toys.read_text().replace("        x, y = batch\n", "        x, y = batch\n        self.seen(x)\n")
+    toys.write_text(text)
+    seen = []
+    for word in ("torch.optim.Adam:lr=0.1", "drawing.Draws"):
+        (entry,) = choose([str(toys)], ["line"])
+        found = []
+        type(entry.workload).seen = lambda self, x, found=found: found.append((x.tolist(), float(torch.rand(()))))
+        trial = plan([entry], enter([word]), 1, Ruleset("self-tuning")).trials[0]
+        assert run(trial, entry.workload, lambda step: None).status == "finished"
+        seen.append(found)
+    assert len(seen[0]) == 30
+    assert seen[0] == seen[1]
+
+
 def test_a_run_is_measured_before_and_through_to_its_last_step(attempt):
     outcome = attempt("line")
     assert outcome.curve.step == (0, 4, 8, 12, 16, 20)

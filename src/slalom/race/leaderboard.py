@@ -127,9 +127,11 @@ def interval(doubt: Doubt, name: str) -> str:
 
 
 def speedup(standing: Standings, name: str) -> str:
-    """Write a speed-up; one that a censored time bounds from one side says so."""
+    """Write a speed-up; one that a censored time bounds from one side says so, one that is not known yet is a dash."""
     if name == standing.baseline:
         return "1"
+    if math.isnan(standing.speedup.score[name]):
+        return "–"
     own, theirs = standing.censored[name]
     bound = "~" if own and theirs else "<" if own else ">" if theirs else ""
     return f"{bound}{standing.speedup.score[name]:.2f}"

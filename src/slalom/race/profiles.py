@@ -16,7 +16,8 @@ R_MAX = 4.0
 def race_charts(standing: Standings, styles: Styles) -> list[Chart]:
     """Draw what there is."""
     drawn = [profiles(standing, styles)]
-    if len(standing.order) > 1:
+    # Before the baseline has been trained there is nothing to put beside it.
+    if any(one.units for one in standing.comparisons if standing.baseline in (one.first, one.second)):
         drawn.append(speedups(standing, styles))
     return [*drawn, *([ladder(standing, styles)] if standing.ladder else [])]
 

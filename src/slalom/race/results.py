@@ -11,10 +11,13 @@ from typing import Any
 from slalom.race.calibration import disturbed
 from slalom.race.plan import Plan
 from slalom.race.records import Outcome
-from slalom.race.scoring import RULES, Board, Comparison, Course, Doubt, Place, Row, board, overall
+from slalom.race.scoring import RULES, AlgoPerf, Board, Comparison, Course, Doubt, Place, Row, board, overall
 from slalom.race.standings import Standings, standings
 from slalom.race.store import Run, Store
 from slalom.race.trial import Trial
+
+# Who is slower by more than this has no part in AlgoPerf's score.
+R_MAX = AlgoPerf().r_max
 
 
 @dataclass(frozen=True)
@@ -174,7 +177,8 @@ def caveat(results: Results) -> str:
     seeds = len(results.plan.seeds)
     words = [f"{seeds} seed{'s' if seeds > 1 else ''} per setting: small differences are undecided."]
     if results.standings and (least := _detectable(results.standings)) < math.inf:
-        words.append(f"Between two that are typical here a ratio of {least:.2f} in steps could have been told from 1.")
+        told = f"a ratio of {least:.2f}" if least < R_MAX else f"not even a ratio of {R_MAX:g}"
+        words.append(f"Between two that are typical here {told} in steps could have been told from 1.")
     if results.disturbed:
         words.append(
             f"The machine was disturbed around {len(results.disturbed)} of {len(results.outcomes)} trials: "
@@ -210,6 +214,11 @@ def _detectable(standing: Standings) -> float:
 
 def as_json(results: Results) -> dict[str, Any]:
     """Return the leaderboard as plain data; what is infinite or unknown is null."""
+    plain: dict[str, Any] = _finite(_facts(results))
+    return plain
+
+
+def _facts(results: Results) -> dict[str, Any]:
     return {
         "question": question(results),
         "answer": answer(results),
@@ -271,9 +280,9 @@ def _standings(standing: Standings | None) -> dict[str, Any] | None:
             {
                 "first": one.first,
                 "second": one.second,
-                "ratio": one.ratio,
-                "low": _finite(one.low),
-                "high": _finite(one.high),
+                "ratio": one.ratio if one.units else None,
+                "low": one.low,
+                "high": one.high,
                 "winner": one.winner,
                 "units": one.units,
                 "over": one.over,
@@ -308,22 +317,27 @@ def _row(row: Row) -> dict[str, Any]:
         "level_with_leader": row.level,
         "lr": row.best.lr,
         "lr_at_edge": bool(row.edge),
-        "loss": _finite(row.loss),
-        "spread": _finite(row.best.spread),
-        "finals": {str(seed): _finite(value) for seed, value in row.best.finals.items()},
-        "metrics": {name: _finite(value) for name, value in row.metrics.items()},
-        "steps_to_target": _finite(row.steps),
-        "cpu_seconds_to_target": _finite(row.seconds),
-        "step_ms": _finite(row.step_ms),
-        "optimizer_ms": _finite(row.optimizer_ms),
+        "loss": row.loss,
+        "spread": row.best.spread,
+        "finals": {str(seed): value for seed, value in row.best.finals.items()},
+        "metrics": dict(row.metrics),
+        "steps_to_target": row.steps,
+        "cpu_seconds_to_target": row.seconds,
+        "step_ms": row.step_ms,
+        "optimizer_ms": row.optimizer_ms,
         "diverged": row.diverged,
         "crashed": row.crashed,
         "timeout": row.timeout,
     }
 
 
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
+def _finite(value: Any) -> Any:
+    """Return plain data with None in place of every number that is not finite."""
+    if isinstance(value, Mapping):
+        return {name: _finite(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _list(words: list[str]) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from slalom.race.scoring.scores import Score, scores
+from slalom.race.scoring.scores import Score, over_workloads, scores
 from slalom.race.scoring.table import Floats, Table, medians
 
 LEVEL = 0.95
@@ -54,7 +54,7 @@ def doubt(score: Score, table: Table, repetitions: int = 2000, seed: int = 0) ->
     level = np.equal(others, samples[:, :, None]).sum(axis=2)
     places = np.arange(len(names))
     held = np.asarray((places >= above[..., None]) & (places < (above + level)[..., None]))
-    ranks = (held / level[..., None]).mean(axis=0)
+    ranks = (held / np.maximum(level, 1)[..., None]).mean(axis=0)  # who cannot be compared is level with nobody
     wins = ((samples[:, :, None] > others) + 0.5 * (samples[:, :, None] == others)).mean(axis=0)
     columns = score.columns(table)
     return Doubt(
@@ -90,7 +90,7 @@ def bootstrap(score: Score, table: Table, repetitions: int = 2000, seed: int = 0
     ran = np.broadcast_to(known[None], times.shape)
     values = score.values(medians(times, ran), table)
     workloads = random.integers(values.shape[-1], size=(repetitions, 1, values.shape[-1]))
-    return score.total(np.take_along_axis(values, workloads, axis=2).mean(axis=2))
+    return score.total(over_workloads(np.take_along_axis(values, workloads, axis=2)))
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def compare(
         second,
         math.exp(mean),
         math.exp(mean - half),
-        math.exp(min(mean + half, 700.0)),
+        math.exp(mean + half) if mean + half < 700.0 else math.inf,
         len(units),
         over,
         censored,

@@ -213,7 +213,13 @@ class SpeedUp:
         return {name: (int(row.sum()), theirs) for name, row in zip(table.entrants, lost, strict=True)}
 
 
+def over_workloads(values: Floats) -> Floats:
+    """Return means over the last axis; nan where there is no workload on which anybody can be compared."""
+    means: Floats = values.mean(axis=-1) if values.shape[-1] else np.full(values.shape[:-1], np.nan)
+    return means
+
+
 def scores(score: Score, table: Table) -> dict[str, float]:
     """Return every entrant's score."""
-    totals = score.total(score.values(table.medians, table).mean(axis=-1))
+    totals = score.total(over_workloads(score.values(table.medians, table)))
     return dict(zip(table.entrants, totals.tolist(), strict=True))
