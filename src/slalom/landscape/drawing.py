@@ -8,19 +8,24 @@ from html import escape
 from typing import TYPE_CHECKING, Final
 
 from slalom.landscape.contours import regions
-from slalom.pictures import Axis
+from slalom.pictures import COLOURS, Axis
 
 if TYPE_CHECKING:
     from slalom.landscape.surface import Plane, Trail
 
 _SHADES: Final = " ░▒▓█"
-_COLOURS: Final = ("#d1495b", "#e0a100", "#2a9d8f", "#9b5de5", "#f07b2e", "#8a8f98")
+# The bands are blue, so trails have the other colours.
+_OF_TRAILS: Final = [pair for pair in COLOURS[1:] if pair != COLOURS[-1]]
 _STYLE: Final = (
     "svg{background:#fff;color:#1f2328;font:12px system-ui,sans-serif}"
     "@media(prefers-color-scheme:dark){svg{background:#0d1117;color:#e6edf3}}"
     "text{fill:currentColor}.band{fill:#2f6fde;fill-opacity:.085;stroke:#2f6fde;stroke-opacity:.35;stroke-width:.6}"
-    ".frame{fill:none;stroke:currentColor;stroke-opacity:.4}.way{fill:none;stroke-width:2;stroke-linejoin:round}"
+    ".frame{fill:none;stroke:currentColor;stroke-opacity:.4}.way{fill:none;stroke:currentColor;stroke-width:2;stroke-linejoin:round}"
     ".small{font-size:11px;opacity:.75}"
+    + "".join(f".t{k}{{color:{light}}}" for k, (light, _) in enumerate(_OF_TRAILS))
+    + "@media(prefers-color-scheme:dark){"
+    + "".join(f".t{k}{{color:{dark}}}" for k, (_, dark) in enumerate(_OF_TRAILS))
+    + "}"
 )
 _WIDE, _TALL = 520, 440
 _LEFT, _TOP = 64, 40
@@ -47,9 +52,9 @@ def svg(plane: Plane, title: str) -> str:
         y = _TOP + (1 - axes[1].place(tick)) * _TALL
         parts.append(f'<text x="{_LEFT - 6}" y="{y:.1f}" dy=".35em" text-anchor="end">{tick + 0:.4g}</text>')
     for number, trail in enumerate(plane.trails):
-        parts += _drawn_trail(trail, axes, _COLOURS[number % len(_COLOURS)], len(plane.trails) > 1 or bool(trail.name))
+        parts += _drawn_trail(trail, axes, f"t{number % len(_OF_TRAILS)}")
     if not plane.trails:
-        parts.append(_dot(_LEFT + axes[0].place(0.0) * _WIDE, _TOP + (1 - axes[1].place(0.0)) * _TALL, "currentColor"))
+        parts.append(_dot(_LEFT + axes[0].place(0.0) * _WIDE, _TOP + (1 - axes[1].place(0.0)) * _TALL))
     parts += _key(levels)
     for number, note in enumerate(notes):
         parts.append(f'<text class="small" x="{_LEFT}" y="{under + 18 * number}">{escape(note)}</text>')
@@ -65,28 +70,26 @@ def _path(plane: Plane, level: float) -> str:
     return "".join(pieces)
 
 
-def _drawn_trail(trail: Trail, axes: tuple[Axis, Axis], colour: str, named: bool) -> list[str]:
+def _drawn_trail(trail: Trail, axes: tuple[Axis, Axis], colour: str) -> list[str]:
     spots = [
         (_LEFT + axes[0].place(x) * _WIDE, _TOP + (1 - axes[1].place(y)) * _TALL)
         for x, y in zip(trail.x, trail.y, strict=True)
     ]
     points = " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
-    x, y = spots[-1]
-    parts = [f'<polyline class="way" stroke="{colour}" points="{points}"/>']
-    parts += [f'<circle cx="{a:.1f}" cy="{b:.1f}" r="2" fill="{colour}"/>' for a, b in spots]
-    parts += [_dot(*spots[0], "currentColor", hollow=True), _dot(x, y, colour)]
-    if named:
-        right = x > _LEFT + 0.6 * _WIDE
-        anchor, shift = ("end", -9) if right else ("start", 9)
-        parts.append(
-            f'<text x="{x + shift:.1f}" y="{y - 8:.1f}" text-anchor="{anchor}" font-weight="600" '
-            f'style="fill:{colour}">{escape(trail.name)}</text>'
-        )
-    return parts
+    (x, y), right = spots[-1], spots[-1][0] > _LEFT + 0.6 * _WIDE
+    anchor, shift = ("end", -9) if right else ("start", 9)
+    return [
+        f'<g class="{colour}"><polyline class="way" points="{points}"/>',
+        *(f'<circle cx="{a:.1f}" cy="{b:.1f}" r="2" fill="currentColor"/>' for a, b in spots),
+        _dot(x, y),
+        f'<text x="{x + shift:.1f}" y="{y - 8:.1f}" text-anchor="{anchor}" font-weight="600">'
+        f"{escape(trail.name)}</text></g>",
+        _dot(*spots[0], hollow=True),
+    ]
 
 
-def _dot(x: float, y: float, colour: str, *, hollow: bool = False) -> str:
-    look = f'fill="none" stroke="{colour}" stroke-width="2"' if hollow else f'fill="{colour}"'
+def _dot(x: float, y: float, *, hollow: bool = False) -> str:
+    look = 'fill="none" stroke="currentColor" stroke-width="2"' if hollow else 'fill="currentColor"'
     return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" {look}/>'
 
 

@@ -290,7 +290,7 @@ def _frame(ways: Mapping[str, Sequence[Values]], three: Sequence[Values] | None)
         first, second = frame.shares
         return (
             frame,
-            f"the plane nearest to the trails, with {first:.0%} and {second:.0%} of them along its axes",
+            f"the plane nearest to the trails, its axes with {first:.0%} and {second:.0%} of their variance",
         )
     if len(three) != 3:
         raise UsageError(f"{len(three)} points were given: a plane goes through three.")
