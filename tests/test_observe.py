@@ -191,8 +191,8 @@ PAGE = (Path(__file__).parent.parent / "docs" / "observe.md").read_text()
 
 
 def test_the_page_shows_the_screen_that_is_printed() -> None:
-    head, *rows = Report(SICK["bouncing"]()).draw(100).splitlines()
-    assert head.rpartition("   ")[0] in PAGE  # but for the time that watching took
+    head, counts, *rows = Report(SICK["bouncing"]()).draw(100).splitlines()
+    assert f"{head}\n{counts.partition(';')[0]}; watching took" in PAGE
     assert "\n".join(row.rstrip() for row in rows) in PAGE
 
 
@@ -202,7 +202,7 @@ def test_the_pages_code_runs(
     monkeypatch.chdir(tmp_path)
     (block,) = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
     exec(compile(block, "observe.md", "exec"), {})
-    assert "AdamW   4 parameters" in capsys.readouterr().out
+    assert "AdamW, lr 0.0003   4 parameters" in capsys.readouterr().out
 
 
 def test_the_page_lists_the_rules_and_the_quantities_as_they_are() -> None:

@@ -51,7 +51,7 @@ class Report:
             everything: list all parameters, not the largest only.
         """
         width = max(72, min(width, 110))
-        rows = [*_wrapped("", self._head(), width), ""]
+        rows = [*self._head(), ""]
         if not self.run.samples:
             return "\n".join([*rows, "  nothing was sampled yet: the first sample is taken at the second step."])
         rows += [f"  {row}" for row in self._picture(width)]
@@ -89,18 +89,22 @@ class Report:
         # down to 0, so that a loss that stands still looks like it
         low = min(losses) if log else min(0.0, *losses)
         curve = pictures.Curve(steps, losses)
-        return pictures.Picture((curve,), "step", "loss", log_y=log, low=low, marks=((first, "judged"),))
+        marks = ((first, "judged"),) if first <= steps[-1] else ()
+        return pictures.Picture((curve,), "step", "loss", log_y=log, low=low, marks=marks)
 
     # --- parts of the screen ---------------------------------------------------------------------------------------
 
-    def _head(self) -> str:
+    def _head(self) -> list[str]:
         count = sum(parameter.elements for parameter in self.run.parameters)
-        head = f"{self.run.optimizer}   {many(len(self.run.parameters), 'parameter')}, {many(count, 'value')}"
-        if self.run.samples:
-            last = self.run.samples[-1]
-            head += f"   {many(last.step, 'step')}, {many(len(self.run.samples), 'sample')}"
-            head += f"   watching took {last.overhead:.1%}"
-        return head
+        rates = self.run.samples[-1].rates if self.run.samples else ()
+        known = sorted({f"{rate:.3g}" for rate in rates if math.isfinite(rate)}, key=float)
+        rate = f", lr {known[0]}" + (f" to {known[-1]}" if len(known) > 1 else "") if known else ""
+        head = f"{self.run.optimizer}{rate}   {many(len(self.run.parameters), 'parameter')}, {many(count, 'value')}"
+        if not self.run.samples:
+            return [head]
+        last = self.run.samples[-1]
+        counts = f"{many(last.step, 'step')}, {many(len(self.run.samples), 'sample')}"
+        return [head, f"{counts}; watching took {last.overhead:.1%} of the time"]
 
     def _picture(self, width: int) -> list[str]:
         picture = self.picture()

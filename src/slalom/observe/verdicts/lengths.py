@@ -34,6 +34,8 @@ def _non_finite(run: Recent, limits: Mapping[str, float]) -> Evidence | None:
     ]
     now = ", ".join(f"{count} {what}" for count, what in kinds if count)
     seen = f"at step {whole.steps[-1]:,} {now}; first seen at step {whole.steps[first]:,}"
+    if first:
+        seen += f" (`slalom observe --at {whole.steps[first - 1]}` shows the run before that)"
     return Evidence(
         seen, tuple((whole.parameters[place].name, math.nan) for place in found), {"first": whole.steps[first]}
     )
