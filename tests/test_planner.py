@@ -117,6 +117,12 @@ def test_every_small_value_is_computed_once_and_after_what_it_needs(name: str) -
     assert needed <= known
 
 
+@pytest.mark.parametrize("name", FUSED)
+def test_no_element_is_divided_by_a_number_that_the_host_knows(name: str) -> None:
+    for stage in planned(program(name)).stages:
+        assert not any(value.op == "div" and on_host(value.args[1]) for value in stage.values)
+
+
 # Bytes per element and passes, by hand; what is written is w and what the method keeps.
 COSTS: dict[str, tuple[int, int]] = {
     "lars": (28, 2),  # w g for two norms; w g b, and w b written
