@@ -17,7 +17,7 @@ from networks import build
 from slalom import Recipe
 from slalom import parts as P  # noqa: N812
 from slalom.algebra import ELEMENT, MATRIX, REDUCTIONS, SCALAR, Expr, norm
-from slalom.engine.matrices import counts_on_host
+from slalom.engine.matrices import counts_on_host, phased
 from slalom.engine.phases import Phases, cut, needs_phases
 from slalom.engine.plan import UnplannableError, array_name, is_small, on_host, plan
 from slalom.engine.program import Program, trace, walk
@@ -363,6 +363,12 @@ def test_numbers_that_no_product_made_are_not_handed_over() -> None:
     found = cut(of_recipe(**recipe))  # whose product of coefficients is a state, one number per tensor
     assert [phase.kind for phase in found.phases] == ["fused", "matrix", "fused"]
     assert "tensor" not in {slot.per for key, slot in found.scratch.items() if found.lives[key][0] == 1}
+
+
+@pytest.mark.parametrize("folded", [{"scale": P.FoldedMoment()}, {"momentum": P.FoldedEma()}], ids=str)
+def test_signs_and_square_views_between_products_are_left_to_torch(folded: dict[str, Any]) -> None:
+    with pytest.raises(UnplannableError, match="signs or square views stand between products"):
+        phased(of_recipe(guard=CheapTwice(), **folded))
 
 
 # --- tables -----------------------------------------------------------------------------------------------------
