@@ -329,3 +329,15 @@ def test_schedule_free_is_two_sequences_and_what_lies_between(power: float, r: f
         close(parameter.detach(), [(1 - beta(t)) * z + beta(t) * x])
         with optimizer.averaged():
             close(parameter.detach(), [x])
+
+
+@pytest.mark.parametrize(("side", "longest"), [(4, 10.0), (12, 12.0)])
+def test_roots_of_inverse_eigenvalues_are_limited_by_the_side(side: int, longest: float) -> None:
+    parameter = torch.nn.Parameter(torch.zeros(side, side, dtype=F64))
+    geometry = P.KLEigenbasis(Recipe(), beta=0.1, eps=0.0, frequency=1)
+    optimizer = Recipe(geometry=geometry, step=1.0).build([parameter])
+    g = 1e-9 * torch.randn(side, side, dtype=F64)
+    for _ in range(6):  # eigenvalues fall to where they are held: 1 / longest^2 on both sides
+        before, parameter.grad = parameter.detach().clone(), g.clone()
+        optimizer.step()
+    torch.testing.assert_close((parameter - before).norm() / g.norm(), torch.tensor(longest**2, dtype=F64))

@@ -17,7 +17,7 @@ from networks import build
 from slalom import Recipe
 from slalom import parts as P  # noqa: N812
 from slalom.algebra import ELEMENT, MATRIX, REDUCTIONS, SCALAR, Expr, norm
-from slalom.engine.matrices import counts_on_host
+from slalom.engine.matrices import counts_on_host, phased
 from slalom.engine.phases import Phases, cut, needs_phases
 from slalom.engine.plan import UnplannableError, array_name, is_small, on_host, plan
 from slalom.engine.program import Program, trace, walk
@@ -115,6 +115,12 @@ def test_every_small_value_is_computed_once_and_after_what_it_needs(name: str) -
     uses = [*found.writes.values(), *(node for stage in found.stages for node in stage.values)]
     needed = {id(node) for node in walk(uses) if node.args and node.dims != ELEMENT}
     assert needed <= known
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_no_element_is_divided_by_a_number_that_the_host_knows(name: str) -> None:
+    for stage in planned(program(name)).stages:
+        assert not any(value.op == "div" and on_host(value.args[1]) for value in stage.values)
 
 
 # Bytes per element and passes, by hand; what is written is w and what the method keeps.
@@ -357,6 +363,12 @@ def test_numbers_that_no_product_made_are_not_handed_over() -> None:
     found = cut(of_recipe(**recipe))  # whose product of coefficients is a state, one number per tensor
     assert [phase.kind for phase in found.phases] == ["fused", "matrix", "fused"]
     assert "tensor" not in {slot.per for key, slot in found.scratch.items() if found.lives[key][0] == 1}
+
+
+@pytest.mark.parametrize("folded", [{"scale": P.FoldedMoment()}, {"momentum": P.FoldedEma()}], ids=str)
+def test_signs_and_square_views_between_products_are_left_to_torch(folded: dict[str, Any]) -> None:
+    with pytest.raises(UnplannableError, match="signs or square views stand between products"):
+        phased(of_recipe(guard=CheapTwice(), **folded))
 
 
 # --- tables -----------------------------------------------------------------------------------------------------

@@ -318,7 +318,7 @@ def _read(folder: Path, serial: int) -> tuple[dict[str, Any], dict[str, Any]]:
         if ran_out_of_memory(error):  # no damage: the one before is no smaller, only older
             raise MemoryError(f"there is no memory to read {data.name}; nothing was changed.") from error
         raise _Damaged(f"{data.name} holds no checkpoint ({str(error).splitlines()[0]})") from None
-    if not isinstance(content, dict) or not {"pieces", "described", "random", "position"} <= content.keys():
+    if not isinstance(content, dict) or not {"format", "pieces", "described", "random", "position"} <= content.keys():
         raise _Damaged(f"{data.name} holds no checkpoint")
     return content, facts
 

@@ -24,7 +24,7 @@ from slalom.engine.phases import Phase, Phases, cut, needs_phases
 from slalom.engine.plan import UnplannableError, array_name
 from slalom.engine.program import Program, walk
 from slalom.engine.staged import Held, planned
-from slalom.engine.storage import layout, positions, seen
+from slalom.engine.storage import layout, seen
 
 # Elements that a team may have in scratch: enough that torch's products are large, little beside a model.
 _MOST_ELEMENTS: Final = {"cpu": 1 << 23, "cuda": 1 << 25}
@@ -415,8 +415,6 @@ class _Stack(Run):
             if name in self.stacked:
                 views = [tensors[place].to(torch.float32).reshape(self.shape) for place in self.members]
                 registers[self.tape.inputs[name]] = _stacked(views)
-        if "position" in self.tape.inputs:
-            registers[self.tape.inputs["position"]] = positions(self.shape, self.work.parameter.device)
         for key, place in self.tape.states.items():
             slot = self.work.program.states[key]
             if slot.scope != "tensor":

@@ -289,7 +289,7 @@ def _cheapest(
         if any(stage is None for stage in stages):
             continue
         found = [stage for stage in stages if stage is not None]
-        cost = sum(len(stage.loads) + len(stage.stores) for stage in found)
+        cost = sum(len(stage.loads) for stage in found)  # every array is stored once, whenever that is
         if best is None or cost < best[0]:
             best = (cost, found)
     assert best is not None  # storing everything at the end overwrites nothing that is still needed
