@@ -45,9 +45,9 @@ def stacked(shapes: list[tuple[int, int]]) -> Stacks:
 
 
 def iterations(stacks: Stacks, device: str) -> Step:
-    """The polar factors of stacks in single precision, in bfloat16, with all that it takes."""
+    """The polar factors of stacks in single precision, in bfloat16, with all that it takes, where a step has them."""
     matrices = [torch.randn(stack, device=device) for stack in stacks]
-    return lambda: [polar(x, steps=5, coefficients=MUON_QUINTIC, dtype="bfloat16") for x in matrices]
+    return lambda: [polar(x, steps=5, coefficients=MUON_QUINTIC, dtype="bfloat16", spent=True) for x in matrices]
 
 
 def products(stacks: Stacks, device: str, steps: int = 5) -> Step:

@@ -45,6 +45,11 @@ def test_polar_of_few_at_a_time_is_that_of_all(
     assert torch.equal(found, whole)
     assert torch.equal(x, given)
     assert found.is_contiguous()
+    turned = x.mT.clone(memory_format=torch.contiguous_format)
+    for same in (x, turned.mT):  # where it may be overwritten, it is if its elements lie in order
+        again = matrix.polar(same, steps=5, coefficients=matrix.MUON_QUINTIC, dtype=dtype, spent=True)
+        assert torch.equal(again, whole)
+        assert (again.data_ptr() == same.data_ptr()) == same.is_contiguous()
 
 
 @pytest.mark.parametrize("precision", ["highest", "medium"])

@@ -21,7 +21,9 @@ MUON_QUINTIC: Final[Coefficients] = ((3.4445, -4.7750, 2.0315),)
 _NEAR_A_THREAD: Final = 1 << 22
 
 
-def polar(x: Tensor, *, steps: int, coefficients: Coefficients, dtype: str, safety: float = 1.0) -> Tensor:
+def polar(
+    x: Tensor, *, steps: int, coefficients: Coefficients, dtype: str, safety: float = 1.0, spent: bool = False
+) -> Tensor:
     """Approximate the orthogonal polar factor ``U V^T`` of ``x = U S V^T`` by Newton-Schulz iterations.
 
     Each step maps the singular values by an odd quintic: ``X <- a X + (b A + c A^2) X`` with ``A = X X^T``.
@@ -32,12 +34,14 @@ def polar(x: Tensor, *, steps: int, coefficients: Coefficients, dtype: str, safe
         coefficients: one triple ``(a, b, c)`` per step; the last is repeated.
         dtype: what the products are computed in: "bfloat16", "float32" or "float64".
         safety: the iteration starts at ``x / (safety |x|)``.
+        spent: nobody needs ``x`` any more, so that the result may take its place.
 
     Returns:
         Matrices of the shape and dtype of ``x``. They are orthogonal only as far as the coefficients go.
     """
     stack = x.reshape(-1, *x.shape[-2:])
-    result = torch.empty_like(stack, memory_format=torch.contiguous_format)
+    in_place = spent and stack.is_contiguous()
+    result = stack if in_place else torch.empty_like(stack, memory_format=torch.contiguous_format)
     if not result.numel():
         return result.reshape(x.shape)
     kind = getattr(torch, dtype)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
@@ -224,6 +225,13 @@ class PhasedLaunch(Held):
             for phase in phases.phases
         ]
         self.apart = [self._keeps_apart(phase) for phase in phases.phases]
+        # Scratch that a phase may compute in: it reads it last, and leaves one thing only, which cannot be overwritten.
+        self.spent = [
+            frozenset(name for name, (_, died) in phases.lives.items() if died == index)
+            if apart and len(phase.program.writes) == 1
+            else frozenset()
+            for index, (phase, apart) in enumerate(zip(phases.phases, self.apart, strict=True))
+        ]
         self.counts_on_host = any(map(_reads_count, phases.phases))
         self.kernels_count = not self.counts_on_host and all(launch.unread for launch in self.fused.values())
         # torch knows nothing of scales and overflows: nothing but scratch may pass through its hands
@@ -364,7 +372,11 @@ def _over_matrices(op: str, per: str, cut: bool) -> Callable[..., Tensor]:
 class _StackTape(Tape):
     """A program laid out for stacks: one more dimension before rows and columns, after that of blocks."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, spent: frozenset[str]) -> None:
+        self.spent = spent
+        every = [arg for node in program.nodes for arg in node.args] + [*program.writes.values(), program.result]
+        uses = Counter(map(id, every))
+        self.once = {node for node, count in uses.items() if count == 1}
         super().__init__(program)
         # the parameter is the result of a phase that leaves it alone, which is no reason to stack it
         used = {node.attrs["name"] for node in walk(program.writes.values()) if node.op == "input"}
@@ -372,15 +384,23 @@ class _StackTape(Tape):
 
     def call(self, node: Expr) -> Callable[..., Any]:
         """Return what computes an operation on stacks."""
+        if node.op == "polar" and self._is_spent(node.args[0]):
+            return functools.partial(super().call(node), spent=True)
         if node.op not in REDUCTIONS:
             return super().call(node)
         (reduced,) = node.args
         return _over_matrices(node.op, node.attrs["per"], is_cut(reduced))  # type: ignore[arg-type]
 
+    def _is_spent(self, arg: Expr | float) -> bool:
+        """Whether a value is scratch that nobody reads after this."""
+        if not isinstance(arg, Expr) or id(arg) not in self.once:
+            return False
+        return self._is_spent(arg.args[0]) if arg.op == "let" else arg.attrs.get("key") in self.spent
+
 
 @functools.lru_cache(maxsize=256)
-def _tape(program: Program) -> _StackTape:
-    return _StackTape(program)
+def _tape(program: Program, spent: frozenset[str]) -> _StackTape:
+    return _StackTape(program, spent)
 
 
 class _Stack(Run):
@@ -403,7 +423,7 @@ class _Stack(Run):
             batch.clock,
             batch.group,
         )
-        tape = _tape(program)
+        tape = _tape(program, self.team.spent[batch.at])
         self.stacked = tape.stacked
         super().__init__(work, {}, tape)
         self.writes = tape.busy(self.outcomes)
@@ -446,6 +466,8 @@ class _Stack(Run):
                 whole = self.team.scratch[key]
                 place = (slice(None), self.place) if cut else self.place
                 is_whole = isinstance(value, Tensor) and not cut
+                if is_whole and value.is_contiguous() and value.data_ptr() == whole[place].data_ptr():
+                    continue  # it was computed there
                 whole[place] = value.reshape(-1, *whole.shape[1:]) if is_whole else value
             else:
                 targets = [self.team.states[member][key] for member in self.members]
