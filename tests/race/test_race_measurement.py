@@ -106,6 +106,32 @@ def test_what_a_method_does_now_and_then_is_part_of_what_its_step_costs():
     assert 0.002 <= cpu < 0.003  # a median of steps would say 0
 
 
+def test_a_dear_step_now_and_then_is_waited_for_and_one_that_is_always_dear_is_timed_once(monkeypatch):
+    from slalom.race import work
+
+    clock, steps = [0.0], []
+
+    def passing(cost):
+        def step():
+            steps.append(None)
+            clock[0] += cost(len(steps))
+
+        return step
+
+    monkeypatch.setattr(work.time, "process_time", lambda: clock[0])
+    monkeypatch.setattr(work.time, "perf_counter", lambda: clock[0])
+    # The first step and every tenth after it take seven seconds, as the roots of large factors do.
+    assert work._time(passing(lambda step: 7.0 if step % 10 == 1 else 0.1), 10) == pytest.approx((0.79, 0.79))
+    steps.clear()
+    assert work._time(passing(lambda step: 12.0), 10) == (12.0, 12.0)
+    assert len(steps) == 1
+    # Waiting without working: as many as there is patience for.
+    steps.clear()
+    monkeypatch.setattr(work.time, "process_time", lambda: 0.0)
+    assert work._time(passing(lambda step: 3.0), 10, patience=16.0)[1] == pytest.approx(3.0)
+    assert len(steps) == 6
+
+
 def test_a_step_that_is_not_waited_for_is_known_to_be_long(toys):
     text = toys.read_text().replace("class Breaks(Line):", "class Hangs(Line):\n    def loss(self, model, batch):\n"
                                     "        __import__('time').sleep(600)\n\n\nclass Breaks(Line):")  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import statistics
 from collections import Counter
 from collections.abc import Collection, Iterable
@@ -18,8 +19,8 @@ from slalom.race.store import Store
 from slalom.race.trial import Trial
 from slalom.race.work import Cost, Crew, Measure, Measured, Started
 
-# A method that has not made its steps after so many seconds is not waited for.
-PATIENCE = 20.0
+# A method that has not made its steps after so many seconds is not waited for, on a machine with nothing else to do.
+PATIENCE = 30.0
 # Timing takes no more than this share of the steps that a contestant trains on a workload in the race.
 SHARE = 0.02
 
@@ -58,11 +59,12 @@ def measure(crew: Crew, store: Store, trials: Iterable[Trial], watcher: Onlooker
     costs = {
         who: Cost(*kept[who][1]) for who, identity in identities.items() if who in kept and kept[who][0] == identity
     }
-    todo = [_job(trial, steps[who]) for who, trial in first.items() if who not in costs]
+    patience = PATIENCE * _load()
+    todo = [_job(trial, steps[who], patience) for who, trial in first.items() if who not in costs]
     if todo:
         watcher.measuring(0, len(todo), None)
     done = 0
-    for event in crew.run(todo, at_once=1, timeout=PATIENCE):
+    for event in crew.run(todo, at_once=1, timeout=patience):
         if isinstance(event, Started) and isinstance(event.job, Measure):
             watcher.measuring(done, len(todo), event.job)
         if not isinstance(event, Measured):
@@ -80,8 +82,14 @@ def fingerprint(contestant: Contestant) -> str:
     return hashlib.sha256(json.dumps(contestant.identity(), sort_keys=True, default=repr).encode()).hexdigest()[:16]
 
 
-def _job(trial: Trial, steps: int) -> Measure:
-    return Measure(trial.workload, trial.file, trial.contestant, max(1, round(SHARE * steps)))
+def _load() -> float:
+    """Return how many programs want each core, at least 1: as many times as long is waited for a step."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
+def _job(trial: Trial, steps: int, patience: float) -> Measure:
+    # Half of it for steps, so that their time is told and not cut off.
+    return Measure(trial.workload, trial.file, trial.contestant, max(1, round(SHARE * steps)), patience / 2)
 
 
 def _crowding(crew: Crew, trials: Iterable[Trial], costs: dict[tuple[str, str], Cost]) -> float:
@@ -93,7 +101,7 @@ def _crowding(crew: Crew, trials: Iterable[Trial], costs: dict[tuple[str, str], 
         return 1.0
     who = short[len(short) * 3 // 4]
     trial = next(trial for trial in trials if (trial.workload, trial.contestant.label) == who)
-    job = _job(trial, 10**6)
+    job = _job(trial, 10**6, math.inf)
 
     def times(jobs: list[Measure]) -> list[float]:
         return [event.cost.step for event in crew.run(jobs) if isinstance(event, Measured) and event.cost]

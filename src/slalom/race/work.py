@@ -43,12 +43,14 @@ class Measure:
         file: the source file that defines it, or None for a built-in one.
         contestant: whose steps.
         worth: how many steps the answer is worth, at most.
+        patience: wall seconds after which no step is begun.
     """
 
     workload: str
     file: str | None
     contestant: Contestant
     worth: int = 10**6
+    patience: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -174,8 +176,9 @@ def killed(worker: int, job: Trial | Measure, timeout: float) -> Finished | Meas
 
 # Steps are timed in rounds of so many, because what methods do now and then they do every 2, 5, 10 or 20 steps.
 ROUND = 20
-# Rounds are added until they have taken so many seconds, and no step is begun after so many.
-ENOUGH, LONG = 0.1, 5.0
+# Rounds are added until they have taken so many seconds, and no step is begun after so many of CPU time. They hold ten
+# steps of a method that takes seconds for every tenth; one whose first step takes half of them is judged by that.
+ENOUGH, LONG = 0.1, 20.0
 
 
 def _measure(job: Measure) -> Cost | None:
@@ -188,30 +191,32 @@ def _measure(job: Measure) -> Cost | None:
             workload, meter = load(job.workload, job.file), Meter()
             training = Training(workload, job.contestant, job.contestant.plain(), seed=0, steps=workload.steps)
             # The second step, because the first is one of those that are timed by themselves, which costs a little.
-            cpu, wall = _time(lambda: training.step(2, meter), ROUND if job.worth >= ROUND else ROUND // 2)
+            calls = ROUND if job.worth >= ROUND else ROUND // 2
+            cpu, wall = _time(lambda: training.step(2, meter), calls, job.patience)
             return Cost(1e3 * cpu, wall, _time(training.evaluate, 1)[1])
     except Exception:
         return None
 
 
-def _time(action: Callable[[], object], calls: int) -> tuple[float, float]:
+def _time(action: Callable[[], object], calls: int, patience: float = math.inf) -> tuple[float, float]:
     """Return the CPU and the wall seconds of one call, from rounds of so many; the first ones only warm up.
 
     Of the CPU time the median over rounds, which is the calls' own. Of the wall time the mean: on a busy machine most
     calls are not interrupted and a few are for long, and a trial waits for those as well.
     """
-    patience = time.perf_counter() + LONG
+    started, entered = time.perf_counter(), time.process_time()
     action()
-    if time.perf_counter() < patience:
-        action()
+    if (first := time.process_time() - entered) > LONG / 2 or time.perf_counter() - started > patience / 2:
+        return first, time.perf_counter() - started
+    action()
     cpu: list[float] = []
     done, began = 0, time.perf_counter()
     while not cpu or (time.perf_counter() < began + ENOUGH and len(cpu) < 200):
-        before, first = time.process_time(), done
+        before, so_far = time.process_time(), done
         for _ in range(calls):
             action()
             done += 1
-            if time.perf_counter() > patience:
+            if time.process_time() - entered > LONG or time.perf_counter() - started > patience:
                 break
-        cpu.append((time.process_time() - before) / (done - first))
+        cpu.append((time.process_time() - before) / (done - so_far))
     return statistics.median(cpu), (time.perf_counter() - began) / done
