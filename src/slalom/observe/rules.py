@@ -143,7 +143,7 @@ class Recent:
     def stands(self, limit: float) -> bool:
         """Whether the loss stands still: it moved by less than so much, or by less than its own noise hides."""
         fall, error = self._fall()
-        return abs(fall) < limit or abs(fall) < 2 * error < 10 * limit
+        return abs(fall) < limit or abs(fall) < 2 * error < 5 * limit
 
     def rises(self, limit: float) -> bool:
         """Whether the loss rose, by more than so much and by more than its own noise can have made it."""
