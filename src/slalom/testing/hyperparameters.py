@@ -53,6 +53,7 @@ _PROBES: Final = (
     Probe(parameters=1e-6),
     Probe(across=True),
     Probe(dtype=torch.float64),
+    Probe(dtype=torch.bfloat16),
     Probe(steps=40),
 )
 _SHAPES: Final = ((4, 3), (5,), (2, 3, 2, 2))
@@ -107,11 +108,14 @@ class Sight:
 
 
 def numbers(make: Factory) -> list[Number]:
-    """Return the hyper-parameters of an optimizer that are numbers, as its signature or its ``defaults`` names them."""
+    """Return the hyper-parameters of an optimizer that are numbers, by its signature.
+
+    A function that only passes settings on has none; then by the optimizer's ``defaults``, where some keep more.
+    """
     signature = inspect.signature(make).parameters.values()
     found = {spec.name: spec.default for spec in signature if spec.default is not spec.empty}
-    if any(spec.kind is spec.VAR_KEYWORD for spec in signature):
-        found = {**make(_begin(_PLAIN)).defaults, **found}
+    if not found and any(spec.kind is spec.VAR_KEYWORD for spec in signature):
+        found = make(_begin(_PLAIN)).defaults
     listed: list[Number] = []
     for name, value in found.items():
         if name in _NO_NUMBERS:
@@ -263,7 +267,7 @@ def sights(make: Factory) -> Mapping[Number, Sight | None]:
 )
 def numbers_matter(make: Factory) -> None:
     idle = [str(number) for number, sight in sights(make).items() if sight is None]
-    assert not idle, f"no value of {', '.join(idle)} changes anything, in {len(_PROBES)} kinds of runs"
+    assert not idle, f"no value of {', '.join(idle)} changes where parameters go, in {len(_PROBES)} kinds of runs"
 
 
 @contract(
