@@ -289,18 +289,23 @@ def test_what_cannot_be_read_is_refused(
 
 
 def test_the_screen() -> None:
-    words = ["memory", "gpt2-small", "adamw", "smmf", "--precision", "mixed"]
+    words = ["memory", "gpt2-small", "adamw", "sgd:momentum=0.9", "muon", "--precision", "mixed"]
+    words += ["--ranks", "2", "--batch", "2x64"]
     said = subprocess.run(
         [sys.executable, "-c", "from slalom.cli import main; main()", *words],
         capture_output=True,
         text=True,
         check=False,
-        env={"COLUMNS": "100", "PYTHONPATH": ":".join(sys.path)},
+        env={"COLUMNS": "80", "PYTHONPATH": ":".join(sys.path)},
     )
     assert said.returncode == 0, said.stderr
     assert "124,439,808 parameters" in said.stdout
     row = next(row for row in said.stdout.splitlines() if row.startswith("adamw"))
-    assert row.split() == ["adamw", "248.9", "MB", "248.9", "MB", "497.8", "MB", "995.5", "MB", "1.99", "GB"]
+    assert row.split()[:5] == ["adamw", "0.124", "0.124", "0.249", "0.498"]
+    assert "peak" in said.stdout
+    assert "…" not in said.stdout
+    assert "in GB" in said.stdout
+    assert max(map(len, said.stdout.splitlines())) <= 80
 
 
 def test_the_peak_is_what_is_always_there_and_the_larger_of_what_comes_and_goes() -> None:

@@ -146,10 +146,10 @@ def _head(
     network: nn.Module,
     accounts: Mapping[str, Account],
 ) -> list[str]:
-    from slalom.memory import PRECISIONS, SHAPES
+    from slalom.memory import PRECISIONS
 
     count = next(iter(accounts.values())).parameters
-    known = precision or ("float32" if model in SHAPES else None)
+    known = precision or (None if ":" in model else "float32")
     if known:
         words = PRECISIONS[known].words
     else:
@@ -157,7 +157,7 @@ def _head(
         words = f"as it is built, in {', '.join(dtypes)}"
     rows = [f"{model}   {count:,} parameters", f"  {words}"]
     if batch:
-        rows.append(f"  activations of {batch} tokens on each rank, with fused attention and without dropout")
+        rows.append(f"  activations of {batch} tokens on each rank: attention fused, no dropout")
     if ranks > 1:
         rows.append(f"  one of {ranks} ranks, everything sharded")
     return rows
@@ -179,13 +179,15 @@ def _show(console: Console, head: Iterable[str], accounts: Mapping[str, Account]
         "activations": [one.activations or 0 for one in accounts.values()],
     }
     shown = {name: values for name, values in columns.items() if any(values) or name == "state"}
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("", no_wrap=True)
+    unit, size = _unit(max(one.peak for one in accounts.values()))
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
+    table.add_column(f"in {unit}", no_wrap=True)
     for name in (*shown, "peak"):
-        table.add_column(name, justify="right", no_wrap=True)
+        # the shorter word makes the widest table fit 80 columns
+        table.add_column("grads" if name == "gradients" else name, justify="right", no_wrap=True)
     for place, (word, one) in enumerate(accounts.items()):
-        cells = [_size(values[place]) for values in shown.values()]
-        table.add_row(word, *cells, f"[bold]{_size(one.peak)}")
+        cells = [f"{values[place] / size:.3g}" for values in shown.values()]
+        table.add_row(word, *cells, f"[bold]{one.peak / size:.3g}")
     console.print(table)
     console.print()
     _bars(console, accounts)
@@ -214,14 +216,10 @@ def _bars(console: Console, accounts: Mapping[str, Account]) -> None:
         row.append(f"  state {each:.3g} B per parameter", "dim")
         console.print(row, soft_wrap=True)
     legend = "  ".join(f"{fill} {name}" for name, (fill, _) in _KINDS.items())
-    console.print(f"{'':<{margin}}{legend}", style="dim", markup=False)
+    console.print(f"  {legend}", style="dim", markup=False, soft_wrap=True)
 
 
-def _size(count: float) -> str:
-    """Write bytes in the decimal units in which memory is sold."""
-    if not count:
-        return "0"
-    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= size:
-            return f"{count / size:.{2 if count < 10 * size else 1}f} {unit}"
-    return f"{count:.0f} B"
+def _unit(most: float) -> tuple[str, float]:
+    """Return one decimal unit for all, in which memory is sold."""
+    units = (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
+    return next((unit for unit in units if most >= unit[1]), ("bytes", 1.0))
