@@ -184,7 +184,7 @@ def _show(console: Console, head: Iterable[str], accounts: Mapping[str, Account]
     table.add_column(f"in {unit}", no_wrap=True)
     for name in (*shown, "peak"):
         # the shorter word makes the widest table fit 80 columns
-        table.add_column("copy" if name == "copies" else name, justify="right", no_wrap=True)
+        table.add_column("grads" if name == "gradients" else name, justify="right", no_wrap=True)
     for place, (word, one) in enumerate(accounts.items()):
         cells = [f"{values[place] / size:.3g}" for values in shown.values()]
         table.add_row(word, *cells, f"[bold]{one.peak / size:.3g}")
