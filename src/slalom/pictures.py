@@ -252,8 +252,8 @@ _STYLE = (
 def _coloured(count: int) -> str:
     """Return the style of curves that are told apart: colours, from the eighth on with dashes."""
     kinds = [(place, *COLOURS[place % len(COLOURS)], place >= len(COLOURS)) for place in range(count)]
-    light = "".join(f".c{k}{{stroke:{one}{';stroke-dasharray:6 3' if dash else ''}}}" for k, one, _, dash in kinds)
-    dark = "".join(f".c{place}{{stroke:{other}}}" for place, _, other, _ in kinds)
+    light = "".join(f".line.c{k}{{stroke:{one}{';stroke-dasharray:6 3' if dash else ''}}}" for k, one, _, dash in kinds)
+    dark = "".join(f".line.c{place}{{stroke:{other}}}" for place, _, other, _ in kinds)
     return f"{light}@media(prefers-color-scheme:dark){{{dark}}}" if kinds else ""
 
 

@@ -50,7 +50,7 @@ class BrokenRegulariser(Phenomenon):
         Sign("unsafe", "RMSprop, beta 0.9, at a rate that falls by √0.95 per step: the same",
              "theory: negative where g² < v / 2, about erf(1/2) = 0.52", low=0.47, high=0.57),
     )  # fmt: skip
-    seconds: ClassVar = (3.0, 1.0)
+    seconds: ClassVar = (4.0, 2.0)
     quick: ClassVar = {"steps": 400, "coordinates": 1000}
 
     def run(self, seed: int, progress: Progress) -> Run:

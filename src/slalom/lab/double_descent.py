@@ -61,7 +61,7 @@ class DoubleDescent(Phenomenon):
         Sign("noiseless", "without noise in the labels: the peak, over the peak with it",
              "Nakkiran: noise raises the peak", high=0.5),
     )  # fmt: skip
-    seconds: ClassVar = (20.0, 3.0)
+    seconds: ClassVar = (2.0, 0.3)
     quick: ClassVar = {"samples": 100, "trials": 4}
     variants: ClassVar = {"double-descent:noise=0.1": "with clean labels the largest models win"}
 

@@ -84,7 +84,7 @@ class Grokking(Phenomenon):
              "paper: decay is what helps most", high=0.9),
     )  # fmt: skip
     seeds: ClassVar = 5
-    seconds: ClassVar = (20.0, 2.0)
+    seconds: ClassVar = (25.0, 4.0)
     quick: ClassVar = {"steps": 1000}
     variants: ClassVar = {
         "grokking adamw:betas=(0.9,0.98) muon lion:lr=0.003": "who understands first",
@@ -158,8 +158,8 @@ class Grokking(Phenomenon):
         first = next(iter(paths))
         steps = [float(max(k * _EVERY, 1)) for k in range(len(paths[first].test))]
         right = (
-            Curve(steps, paths[first].train, f"{first}, training half"),
             *(Curve(steps, path.test, f"{word}, other half") for word, path in paths.items()),
+            Curve(steps, paths[first].train, f"{first}, training half"),
         )
         losses = tuple(Curve(steps, path.loss, word) for word, path in paths.items())
         return {

@@ -67,7 +67,7 @@ class GrowingRate(Phenomenon):
              low=1.4805, high=1.4815),
     )  # fmt: skip
     seeds: ClassVar = 3
-    seconds: ClassVar = (8.0, 2.0)
+    seconds: ClassVar = (4.0, 2.0)
     quick: ClassVar = {"steps": 200}
     variants: ClassVar = {"growing-rate:steps=1000": "a difference in the last digit becomes another network"}
 

@@ -33,7 +33,7 @@ class HeavyTail(Phenomenon):
 
     name: ClassVar = "heavy-tail"
     title: ClassVar = "why Adam beats SGD on words: rare classes"
-    source: ClassVar = "Kunstner, Milligan, Yadav, Schmidt, Bietti 2024 (NeurIPS), arXiv:2402.19449"
+    source: ClassVar = "Kunstner et al. 2024 (NeurIPS), arXiv:2402.19449"
     claim: ClassVar = (
         "Words follow Zipf's law: most of them are rare, and together they are most of the loss. The gradient of a "
         "class is as small as the class is rare, so gradient descent learns it after a time of the order of 1 / "
@@ -56,7 +56,7 @@ class HeavyTail(Phenomenon):
         Sign("sign 64", "sign of the gradient: steps for class 64 over those for class 1",
              "theory: 1", high=1.5),
     )  # fmt: skip
-    seconds: ClassVar = (4.0, 1.0)
+    seconds: ClassVar = (3.0, 2.0)
     quick: ClassVar = {"steps": 150}
     variants: ClassVar = {"heavy-tail muon:lr=0.05 lion:lr=0.01 adagrad:lr=0.5": "how others treat rare classes"}
 

@@ -63,7 +63,7 @@ class Initialisation(Phenomenon):
         Sign("default law", "default: how much of it is lost per layer, over √(1/6)", "theory: 1", low=0.95, high=1.05),
     )  # fmt: skip
     seeds: ClassVar = 3
-    seconds: ClassVar = (40.0, 5.0)
+    seconds: ClassVar = (20.0, 4.0)
     quick: ClassVar = {"steps": 150}
     variants: ClassVar = {"initialisation:depth=10": "a shallow one learns from He's and Xavier's"}
 

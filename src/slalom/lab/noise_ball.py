@@ -55,7 +55,7 @@ class NoiseBall(Phenomenon):
         Sign("falling", "falling rate: (k + 1) times the loss, the mean of the last tenth", "theory: 0.5",
              low=0.47, high=0.53),
     )  # fmt: skip
-    seconds: ClassVar = (5.0, 1.0)
+    seconds: ClassVar = (2.0, 1.0)
     quick: ClassVar = {"steps": 500}
 
     def run(self, seed: int, progress: Progress) -> Run:

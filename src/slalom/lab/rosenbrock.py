@@ -65,7 +65,7 @@ class Rosenbrock(Phenomenon):
         Sign("adagrad late", "AdaGrad is still on its way: f at the end, from (-1.5, 2)",
              "measured before: 5.7", low=0.1),
     )  # fmt: skip
-    seconds: ClassVar = (20.0, 3.0)
+    seconds: ClassVar = (15.0, 3.0)
     quick: ClassVar = {"steps": 1500}
     variants: ClassVar = {
         "rosenbrock:lr=0.0019": "below the limit gradient descent settles",

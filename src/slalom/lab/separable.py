@@ -60,7 +60,7 @@ class Separable(Phenomenon):
              "measured before: 0.80 - 0.94 = -0.14", high=-0.05),
     )  # fmt: skip
     seeds: ClassVar = 3
-    seconds: ClassVar = (30.0, 5.0)
+    seconds: ClassVar = (30.0, 4.0)
     quick: ClassVar = {"steps": 10_000}
     variants: ClassVar = {"separable:eps=1e-8": "the usual epsilon undoes it"}
 

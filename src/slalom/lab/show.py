@@ -12,7 +12,7 @@ from slalom.lab.phenomenon import Table
 
 # Names of styles are rich's; who prints without colours leaves them out.
 Row: TypeAlias = "list[tuple[str, str]]"
-_CURVES = ("blue", "yellow", "green", "magenta", "red", "white", "cyan")
+_CURVES = ("blue", "yellow", "green", "magenta", "red", "bright_black", "cyan")
 _VERDICTS = {"seen": "green", "not seen": "red", "not measured": "dim"}
 
 
@@ -96,7 +96,8 @@ def _signs(judged: Sequence[Judged], width: int) -> Iterator[Row]:
     yield [("  signs", "bold")]
     for one in judged:
         style = _VERDICTS.get(one.verdict, "yellow")
-        yield [("  ", ""), (f"{one.verdict:<15}", style), (one.sign.claim, "")]
+        for place, line in enumerate(textwrap.wrap(one.sign.claim, width - 17)):
+            yield [("  ", ""), (f"{'' if place else one.verdict:<15}", style), (line, "")]
         facts = f"{one.measured} here, {one.sign.needs} needed; {one.sign.expected}"
         for line in textwrap.wrap(facts, width - 17):
             yield [(" " * 17 + line, "dim")]

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, jvp
+from torch.autograd.functional import jvp
+from torch.func import functional_call
 
 from slalom.lab.methods import build
 from slalom.lab.phenomenon import Phenomenon, Progress, Run, Sign, Table, phenomenon
 from slalom.landscape import sharpness
 from slalom.pictures import Curve, Picture
 
+Weights: TypeAlias = tuple[Tensor, ...]
 _SMALL, _LARGE, _ADAM = "sgd:lr=0.03", "sgd:lr=0.3", "adam:lr=0.001"
 
 
@@ -61,7 +63,7 @@ class Telescope(Phenomenon):
              "Cohen 2021, arXiv:2103.00065: training hovers at 1", low=0.8, high=1.2),
     )  # fmt: skip
     seeds: ClassVar = 3
-    seconds: ClassVar = (20.0, 3.0)
+    seconds: ClassVar = (20.0, 4.0)
     quick: ClassVar = {"steps": 150}
 
     def run(self, seed: int, progress: Progress) -> Run:
@@ -88,9 +90,15 @@ class Telescope(Phenomenon):
             result: Tensor = (model(x) - y).square().mean() / 2
             return result
 
-        def at(weights: dict[str, Tensor]) -> Tensor:
-            result: Tensor = functional_call(model, weights, (fresh,))
+        names = [name for name, _ in model.named_parameters()]
+
+        def at(*weights: Tensor) -> Tensor:
+            result: Tensor = functional_call(model, dict(zip(names, weights, strict=True)), (fresh,))
             return result
+
+        def linear(weights: Weights, change: Weights) -> Tensor:
+            slope: Tensor = jvp(at, weights, change)[1]  # type: ignore[no-untyped-call]
+            return slope
 
         values: dict[str, float] = {}
         rows: dict[str, tuple[float | None, ...]] = {}
@@ -99,7 +107,7 @@ class Telescope(Phenomenon):
             model.load_state_dict(start)
             optimizer = build(word, list(model.parameters()), lr=self.lr)
             begin = _weights(model)
-            first = at(begin)
+            first = at(*begin)
             summed, errors = first, []
             for step in range(self.steps):
                 before = _weights(model)
@@ -107,14 +115,14 @@ class Telescope(Phenomenon):
                 loss = loss_of(model)
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
-                change = {name: now - before[name] for name, now in _weights(model).items()}
-                summed = summed + jvp(at, (before,), (change,))[1]
-                errors.append(float((summed - at(_weights(model))).abs().mean()))
+                change = tuple(now - then for now, then in zip(_weights(model), before, strict=True))
+                summed = summed + linear(before, change)
+                errors.append(float((summed - at(*_weights(model))).abs().mean()))
                 progress((place + (step + 1) / self.steps) / len(self.recipes))
-            last = at(_weights(model))
+            last = at(*_weights(model))
             moved = float((last - first).abs().mean())
-            whole = {name: now - begin[name] for name, now in _weights(model).items()}
-            once = float((first + jvp(at, (begin,), (whole,))[1] - last).abs().mean()) / moved
+            whole = tuple(now - then for now, then in zip(_weights(model), begin, strict=True))
+            once = float((first + linear(begin, whole) - last).abs().mean()) / moved
             curvature = sharpness(model, loss_of, samples=0).largest
             rows[word] = (errors[-1] / moved, once, moved, loss.item(), 2 / curvature)
             curves.append(Curve(range(1, self.steps + 1), [max(e / moved, 1e-8) for e in errors], word))
@@ -132,5 +140,5 @@ class Telescope(Phenomenon):
         )
 
 
-def _weights(model: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in model.named_parameters()}
+def _weights(model: nn.Module) -> Weights:
+    return tuple(tensor.detach().clone() for tensor in model.parameters())
