@@ -87,7 +87,7 @@ class Grokking(Phenomenon):
     seconds: ClassVar = (25.0, 4.0)
     quick: ClassVar = {"steps": 1000}
     variants: ClassVar = {
-        "grokking adamw:betas=(0.9,0.98) muon lion:lr=0.003": "who understands first",
+        "grokking muon:lr=0.3,weight_decay=0.1 lion:lr=0.003,weight_decay=3.0": "how far others come",
         "grokking:prime=97,width=512,steps=1500": "the size of the papers, minutes",
     }
 
