@@ -128,8 +128,8 @@ def zero_gradient(make: Factory) -> None:
 )
 def zero_still(make: Factory) -> None:
     parameters = _parameters()
-    decays = "weight_decay" in inspect.signature(make).parameters
-    optimizer = make(parameters, **({"weight_decay": 0.0} if decays else {}))
+    decays = [name for name in inspect.signature(make).parameters if name.endswith("weight_decay")]
+    optimizer = make(parameters, **dict.fromkeys(decays, 0.0))
     before = [p.detach().clone() for p in parameters]
     for number in range(4):
         _step(optimizer, number, scale=0.0)
