@@ -11,7 +11,7 @@ from torch import Tensor
 import slalom
 from networks import build, go, quietly
 from slalom.algebra import Expr, State, Value, total
-from slalom.engine import fresh, run
+from slalom.engine import fresh, latest, run
 from slalom.engine.storage import seen
 from slalom.parts import ClipNorm, Ema, Momentum, Signals
 from slalom.parts.memory import Memory
@@ -271,3 +271,9 @@ def test_conflicting_orders_of_sums_are_refused() -> None:
     a, b = ("a", "total", "model"), ("b", "total", "model")
     with pytest.raises(RuntimeError, match=r"conflicting orders: \['a', 'b'\]"):
         run([Waiting(0, [a, b], 1.0), Waiting(0, [b, a], 2.0)])
+
+
+def test_the_latest_count_is_a_number_unless_it_waits_elsewhere() -> None:
+    found = latest([torch.tensor(3.0), torch.tensor(5.0)])
+    assert (type(found), found, latest([])) == (float, 5.0, 0.0)
+    assert latest([torch.tensor(3.0), torch.tensor(5.0, device="meta")]).device.type == "meta"
