@@ -114,6 +114,14 @@ def test_hills_index_is_the_exponent_of_a_pareto_tail(alpha: float) -> None:
     assert float(hill(u ** (-1 / alpha))) == pytest.approx(alpha, rel=0.05)
 
 
+def test_hills_index_is_the_formula_on_a_few_numbers() -> None:
+    assert float(hill(torch.tensor([1.0, -2.0, 4.0, 4.0, -4.0, 4.0, 0.5]))) == pytest.approx(
+        5 / (4 * math.log(4) + math.log(2))
+    )
+    assert math.isnan(float(hill(torch.tensor([1.0, 2.0, 3.0, 0.0, 0.0, 0.0, 0.0]))))
+    assert math.isnan(float(hill(torch.ones(5))))
+
+
 def test_hills_index_of_students_t_is_its_degrees_of_freedom() -> None:
     generator = torch.Generator().manual_seed(0)
     normal, chi = (torch.randn(400_000, n, generator=generator, dtype=torch.float64) for n in (1, 3))

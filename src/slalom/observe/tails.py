@@ -25,7 +25,7 @@ def hill(values: Tensor, top: float = TOP) -> Tensor:
         top: which share of them counts as the tail; at least 5 values do.
 
     Returns:
-        One number; nan where fewer than 6 are given, infinite where the largest are all equal.
+        One number; nan of fewer than 6 values or where the tail reaches zeros, infinite if the largest are all equal.
     """
     logs, count = tail(values, top).unbind()
     return torch.div(count, logs)
