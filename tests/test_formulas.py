@@ -338,7 +338,7 @@ def of_maximum(floor: Callable[[Tensor], Tensor]) -> Formula:
         (E.Softplus(5.0), soft),
         (E.Power(1.5, 0.1), lambda u: (u * u) ** (1 / 1.5) + 0.1),
     ],
-    ids=str,
+    ids=lambda value: str(value) if isinstance(value, E.Epsilon) else "",  # a function's has its address
 )
 def test_epsilon_of_a_metric_that_is_no_root(epsilon: E.Epsilon, floor: Callable[[Tensor], Tensor]) -> None:
     check({"scale": P.MaxNorm(0.8, epsilon)}, of_maximum(floor))
