@@ -372,12 +372,23 @@ def test_a_recipe_of_ones_own_is_a_full_optimizer() -> None:
     assert copied.param_groups[0]["lr"] == optimizer.param_groups[0]["lr"]
 
 
+def test_repr_counts_what_the_model_has_in_common_once() -> None:
+    model = network(torch.float32)
+    optimizer = slalom.Prodigy(model.parameters())
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    kept = {id(t): t.numel() * t.element_size() for state in optimizer.state.values() for t in state.values()}
+    assert f"state: {sum(kept.values()):,} bytes" in repr(optimizer)
+
+
 def test_repr_shows_the_formula_and_the_bytes() -> None:
     model = network(torch.float32)
     shown = repr(slalom.AdamW(model.named_parameters(), lr=3e-4))
-    count = sum(p.numel() for p in model.parameters())
+    parameters = list(model.parameters())
+    count = sum(p.numel() for p in parameters)
     assert "m ← 0.9 m + 0.1 g" in shown
-    assert f"{8 * count:,} bytes for {count:,} parameters" in shown
+    assert f"{8 * count + 4 * len(parameters):,} bytes for {count:,} parameters" in shown  # with a step count each
     assert "lr 0.0003" in shown
 
 

@@ -483,15 +483,14 @@ def describe_roles(
 
 def describe_optimizer(optimizer: Optimizer) -> str:
     """Write what an optimizer runs on what: formula, groups, bytes."""
+    from slalom.memory import state_bytes  # which counts any optimizer, and so knows them all
+
     rows = [type(optimizer).__name__]
     shown: set[str] = set()
-    total = kept = 0
+    total = 0
     for place, group in enumerate(optimizer.param_groups):
         count = sum(parameter.numel() for parameter in group["params"])
         total += count
-        for parameter in group["params"]:
-            states = optimizer.schema(group, parameter).values()
-            kept += sum(kept_bytes(slot, parameter, blocks_of(group, parameter)) for slot in states)
         role = f" {group['role']}" if "role" in group else ""
         rows.append(
             f"  group {place}{role}: {len(group['params'])} tensors, {count:,} parameters, lr {float(group['lr']):g}"
@@ -503,7 +502,7 @@ def describe_optimizer(optimizer: Optimizer) -> str:
         if formula not in shown:
             rows.append(formula)
             shown.add(formula)
-    rows.append(f"  state: {kept:,} bytes for {total:,} parameters")
+    rows.append(f"  state: {state_bytes(optimizer):,} bytes for {total:,} parameters")
     held = [state[KEPT] for state in optimizer.state.values() if KEPT in state]
     if held:
         more = sum(tensor.numel() * tensor.element_size() for tensor in held)

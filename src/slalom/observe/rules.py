@@ -140,6 +140,11 @@ class Recent:
         """
         return self._fall()[0]
 
+    def went(self, digits: int = 1) -> str:
+        """Return in words how far the loss fell or rose meanwhile."""
+        progress = self.progress()
+        return f"{'rose' if progress < 0 else 'fell'} by {abs(progress):.{digits}%}"
+
     def stands(self, limit: float) -> bool:
         """Whether the loss stands still: it moved by less than so much, or by less than its own noise hides."""
         fall, error = self._fall()

@@ -99,7 +99,7 @@ def _bouncing(run: Recent, limits: Mapping[str, float]) -> Evidence | None:
     ):
         return None
     seen = (
-        f"the loss fell by {progress:.1%} {run.steps}, while gradients are {height:.2g} times as long as at the start "
+        f"the loss {run.went(1)} {run.steps}, while gradients are {height:.2g} times as long as at the start "
         f"and turn round at every step (cosine {agree:.2f})"
     )
     places = [place for place, _ in run.matrices()]
@@ -121,7 +121,7 @@ def _creeping(run: Recent, limits: Mapping[str, float]) -> Evidence | None:
         return None
     seen = (
         f"a step changes the weights by {now:.1e} of their length, at most {longest:.1e} so far; gradients keep their "
-        f"direction (cosine {agree:.2f}), and the loss fell by {progress:.2%} {run.steps}"
+        f"direction (cosine {agree:.2f}), and the loss {run.went(2)} {run.steps}"
     )
     return Evidence(seen, values={"ratio": now, "longest": longest, "agree": agree, "progress": progress})
 
@@ -136,8 +136,8 @@ def _noisy(run: Recent, limits: Mapping[str, float]) -> Evidence | None:
         return None
     times = f"{noise:,.0f} times" if noise < 1e4 else "over 10,000 times"
     seen = (
-        f"successive gradients have a cosine of {agree:.2f}: noise is {times} the signal; the loss fell by "
-        f"{progress:.1%} {run.steps}"
+        f"successive gradients have a cosine of {agree:.2f}: noise is {times} the signal; the loss {run.went()} "
+        f"{run.steps}"
     )
     return Evidence(seen, values={"agree": agree, "noise": noise, "progress": progress})
 
@@ -147,9 +147,7 @@ def _flat(run: Recent, limits: Mapping[str, float]) -> Evidence | None:
     height = run.height()
     if not run.enough or not run.stands(limits["progress"]) or not height < limits["height"]:
         return None
-    seen = (
-        f"the gradient is {height:.1e} times as long as at the start, and the loss fell by {progress:.2%} {run.steps}"
-    )
+    seen = f"the gradient is {height:.1e} times as long as at the start, and the loss {run.went(2)} {run.steps}"
     return Evidence(seen, values={"height": height, "progress": progress})
 
 

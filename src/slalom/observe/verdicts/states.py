@@ -78,7 +78,7 @@ def _stale(run: Recent, limits: Mapping[str, float]) -> Evidence | None:
         return None
     seen = (
         f"the optimizer's mean square of gradients is {ratio:,.0f} times that of the gradients that come now, so steps "
-        f"are {math.sqrt(ratio):,.0f} times shorter than they would be; the loss fell by {progress:.1%} {run.steps}"
+        f"are {math.sqrt(ratio):,.0f} times shorter than they would be; the loss {run.went(1)} {run.steps}"
     )
     by_layer = run.medians("stale")
     where = run.named(by_layer, [place for place, _ in run.matrices() if by_layer[place] > limits["ratio"]])

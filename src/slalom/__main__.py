@@ -1,0 +1,5 @@
+"""The command line as `python -m slalom`."""
+
+from slalom.cli import main
+
+main()
