@@ -131,7 +131,7 @@ def launches(
 
 def scratch_bytes(program: Program, parameters: Sequence[Tensor], device: str = "cuda") -> int:
     """Return the bytes of scratch that `launches` would make on a kind of device; parameters need no values."""
-    if not needs_phases(program) or not parameters:
+    if not needs_phases(program):
         return 0
     try:
         found = phased(program)
@@ -141,7 +141,7 @@ def scratch_bytes(program: Program, parameters: Sequence[Tensor], device: str = 
         _Scratch(found, parameters[places[0]], len(places)).size
         for places in teams([tuple(parameter.shape) for parameter in parameters], device)
     ]
-    return 4 * (sum(sizes) if program.crossings else max(sizes))
+    return 4 * (sum(sizes) if program.crossings else max(sizes, default=0))
 
 
 class _Scratch:

@@ -86,6 +86,7 @@ class _Open:
 class _Cut:
     def __init__(self, program: Program) -> None:
         self.program = program
+        self.w = next(node for node in program.nodes if node.op == "input" and node.attrs["name"] == "w")
         self.matrix: dict[int, bool] = {}  # which kind a value belongs to
         self.level: dict[int, int] = {}  # the first phase that can know it
         for node in program.nodes:
@@ -106,12 +107,7 @@ class _Cut:
         is_matrix = bool(args) and not on_host(node) and (node.op in MATRIX or wide or rare or (follows and alone))
         self.matrix[id(node)] = is_matrix
         below = [self.level[id(arg)] + (self.matrix[id(arg)] != is_matrix and bool(arg.args)) for arg in args]
-        level = max(below, default=0)
-        if is_matrix:
-            level += level % 2 == 0
-        elif not on_host(node):
-            level += level % 2
-        self.level[id(node)] = level
+        self.level[id(node)] = max([int(is_matrix), *below])
 
     def _is_fused(self, key: str) -> bool:
         value = self.targets[key]
@@ -181,12 +177,9 @@ class _Cut:
         lives = {
             name: (number[id(opened[born])], number[id(opened[died])]) for name, (born, died) in self.lives.items()
         }
-        w = next(node for node in self.program.nodes if node.op == "input" and node.attrs["name"] == "w")
+        asked = self.program.asked
         phases = tuple(
-            Phase(
-                p.kind,
-                Program(w if p.result is None else cast("Value", p.result), p.writes, p.states, self.program.asked),
-            )
+            Phase(p.kind, Program(self.w if p.result is None else cast("Value", p.result), p.writes, p.states, asked))
             for p in kept
         )
         return Phases(phases, self.scratch, lives)
@@ -232,7 +225,7 @@ class _Cut:
 
     def _new_value_of(self, key: str, node: Expr, phase: _Open) -> Expr:
         if key == "w":
-            return Expr("input", attrs={"name": "w"}, dims=ELEMENT)
+            return self.w
         slot = phase.states[key] = self.program.states[key]
         return Expr("state", attrs={"name": slot.name, "key": key}, dims=node.dims, scope=slot.scope)
 
