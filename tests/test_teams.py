@@ -15,7 +15,8 @@ from torch import Tensor
 import slalom
 from slalom import Recipe
 from slalom import parts as P  # noqa: N812
-from slalom.algebra import State, norm
+from slalom.algebra import State, norm, polar
+from slalom.algebra.matrix import MUON_QUINTIC
 from slalom.engine import matrices
 from slalom.engine.batch import latest
 from slalom.engine.matrices import PhasedBatch, PhasedLaunch, scratch_bytes, teams
@@ -402,3 +403,84 @@ def test_the_latest_count_is_a_number_on_the_host() -> None:
     assert latest(counts) == 7.0
     assert isinstance(latest(counts), float)
     assert latest([]) == 0.0
+
+
+# --- what torch computes ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("op", ["total", "largest", "mean", "norm"])
+def test_reductions_of_stacks_are_those_of_each_matrix(op: str) -> None:
+    function: Any = {"total": torch.sum, "largest": torch.amax, "mean": torch.mean, "norm": torch.linalg.vector_norm}[
+        op
+    ]
+    stack = torch.rand(3, 2, 4, 5)  # blocks, members, rows, columns
+
+    def reduced(per: str, blocks: bool) -> Tensor:
+        return matrices._over_matrices(op, per, blocks)(stack)
+
+    for block, member in itertools.product(range(3), range(2)):
+        matrix = stack[block, member]
+        for blocks in (True, False):
+            row, column = reduced("row", blocks), reduced("column", blocks)
+            torch.testing.assert_close(row[block, member], function(matrix, dim=1, keepdim=True))
+            torch.testing.assert_close(column[block, member], function(matrix, dim=0, keepdim=True))
+            torch.testing.assert_close(reduced("block", blocks)[block, member], function(matrix).view(1, 1))
+        torch.testing.assert_close(reduced("tensor", False)[block, member], function(matrix).view(1, 1))
+        torch.testing.assert_close(reduced("tensor", True)[member], function(stack[:, member]).view(1, 1))
+
+
+def test_products_compute_in_scratch_that_nobody_reads_again() -> None:
+    _, _, ((launch, _),) = launched(MUON, [(4, 4)] * 2)
+    (read,) = (name for name, (_, died) in launch.phases.lives.items() if died == 1)
+    assert launch.apart[1]
+    assert launch.spent[1] == {read}
+    tape = matrices._StackTape(launch.phases.phases[1].program, launch.spent[1])
+    (polar,) = (node for node in tape.nodes if node.op == "polar")
+    assert tape._is_spent(polar.args[0])
+    assert tape.call(polar).keywords["spent"] is True  # type: ignore[attr-defined]
+    kept = matrices._StackTape(launch.phases.phases[1].program, frozenset())
+    assert not kept._is_spent(polar.args[0])
+    assert not kept._is_spent(1.0)
+    assert "spent" not in kept.call(polar).keywords  # type: ignore[attr-defined]
+
+
+class PolarTwice(P.Guard, name="test_polar_twice"):
+    """Two things that need one input: neither may compute in it."""
+
+    def apply(self, x: P.Signals, s: P.Memory) -> P.Signals:
+        u = abs(x.divided().direction) + x.grad
+        return x.divided().replace(direction=polar(u, 3, MUON_QUINTIC, "float32") @ u.T @ u)
+
+
+def test_what_is_read_twice_is_never_computed_in() -> None:
+    _, _, ((launch, _),) = launched(Recipe(guard=PolarTwice()), [(4, 4)] * 2)
+    (phase,) = (one for one in launch.phases.phases if one.kind == "matrix")
+    tape = matrices._StackTape(phase.program, frozenset(launch.phases.scratch))
+    (made,) = (node for node in tape.nodes if node.op == "polar")
+    assert not tape._is_spent(made.args[0])
+    compare(Recipe(guard=PolarTwice(), step=1e-3), [(4, 4), (4, 4), (3, 5)])
+
+
+class Both(P.Guard, name="test_both"):
+    """A phase that leaves two things."""
+
+    def apply(self, x: P.Signals, s: P.Memory) -> P.Signals:
+        u = abs(x.divided().direction) + x.grad
+        left = polar(u, 3, MUON_QUINTIC, "float32")
+        return x.divided().replace(direction=abs(left) + abs(polar(x.grad + abs(u), 2, MUON_QUINTIC, "float32")))
+
+
+def test_scratch_is_spent_only_where_a_phase_leaves_one_thing() -> None:
+    _, _, ((launch, _),) = launched(Recipe(guard=Both()), [(4, 4)] * 2)
+    ((index, phase),) = ((k, one) for k, one in enumerate(launch.phases.phases) if one.kind == "matrix")
+    assert len(phase.program.writes) == 2
+    assert launch.spent[index] == frozenset()
+
+
+def test_members_of_a_list_are_a_slice_if_they_lie_side_by_side() -> None:
+    _, _, ((launch, _),) = launched(MUON, [(4, 4)] * 4)
+    launch.set_gradients([torch.zeros(4, 4)] * 4)
+    batch = launch.batch({}, 0.0, 0, counts_step=False)
+    batch.at = 1
+    for members, place in (([1, 2], slice(1, 3)), ([2], slice(2, 3)), ([0, 1, 3], [0, 1, 3]), ([0, 3], [0, 3])):
+        assert matrices._Stack(batch, members, 0.0).place == place
