@@ -18,11 +18,12 @@ from slalom import Recipe
 from slalom import parts as P  # noqa: N812
 from slalom.algebra import ELEMENT, MATRIX, REDUCTIONS, SCALAR, Expr, norm
 from slalom.engine.matrices import counts_on_host, phased
+from slalom.engine.native import NativeBatch
 from slalom.engine.phases import Phases, cut, needs_phases
 from slalom.engine.plan import UnplannableError, array_name, is_small, on_host, plan
 from slalom.engine.program import Program, trace, walk
 from slalom.engine.staged import planned, wire
-from test_native import compare
+from test_native import compare, drive, lists
 
 NAMES = slalom.list_optimizers()
 
@@ -402,3 +403,14 @@ def test_tables_hold_what_kernels_read_and_nothing_else(name: str) -> None:
     assert wiring.needs_sizes is any(key in wiring.inputs for key in ("rows", "columns", "size"))
     writes_small = any(found.states[key].scope == "tensor" for key in found.writes)
     assert wiring.busy == (*(bool(small) for small in found.small[:-1]), bool(found.small[-1]) or writes_small)
+
+
+def test_numbers_of_the_host_are_handed_over_once_for_every_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    filled: list[int] = []
+    monkeypatch.setattr(NativeBatch, "fill", lambda self, members, values: filled.append(self.done))
+    for name in ("adamw", "lamb"):
+        filled.clear()
+        optimizer = build(name, lists([(4, 3)], torch.float32), executor="native")
+        drive(optimizer, 1)
+        stages = wire(optimizer._program(optimizer.param_groups[0], optimizer.param_groups[0]["params"][0])).plan.stages
+        assert filled == list(range(len(stages)))

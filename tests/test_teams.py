@@ -15,7 +15,7 @@ from torch import Tensor
 import slalom
 from slalom import Recipe
 from slalom import parts as P  # noqa: N812
-from slalom.algebra import State, norm, polar
+from slalom.algebra import Expr, State, norm, polar
 from slalom.algebra.matrix import MUON_QUINTIC
 from slalom.engine import matrices
 from slalom.engine.batch import latest
@@ -125,6 +125,7 @@ def test_a_team_is_of_one_shape_and_as_large_as_fits(monkeypatch: pytest.MonkeyP
     assert teams(shapes, "cuda") == [[0, 2, 3], [1], [4], [5, 6]]
     assert teams(shapes, "mps") == teams(shapes)
     assert teams([(5, 5), (5, 5)]) == [[0], [1]]  # larger than there is room, one at a time
+    assert [len(team) for team in teams([(1, 1)] * 25)] == [24, 1]
     assert teams([]) == []
 
 
@@ -435,13 +436,22 @@ def test_products_compute_in_scratch_that_nobody_reads_again() -> None:
     assert launch.apart[1]
     assert launch.spent[1] == {read}
     tape = matrices._StackTape(launch.phases.phases[1].program, launch.spent[1])
-    (polar,) = (node for node in tape.nodes if node.op == "polar")
-    assert tape._is_spent(polar.args[0])
-    assert tape.call(polar).keywords["spent"] is True  # type: ignore[attr-defined]
+    (made,) = (node for node in tape.nodes if node.op == "polar")
+    assert tape._is_spent(made.args[0])
+    assert tape.call(made).keywords["spent"] is True  # type: ignore[attr-defined]
     kept = matrices._StackTape(launch.phases.phases[1].program, frozenset())
-    assert not kept._is_spent(polar.args[0])
+    assert not kept._is_spent(made.args[0])
     assert not kept._is_spent(1.0)
-    assert "spent" not in kept.call(polar).keywords  # type: ignore[attr-defined]
+    assert "spent" not in kept.call(made).keywords  # type: ignore[attr-defined]
+
+
+def test_scratch_that_a_phase_writes_as_it_is_is_not_spent() -> None:
+    phase = cut(program_of(MUON)).phases[1].program
+    (made,) = (node for node in phase.nodes if node.op == "polar")
+    leaf = made.args[0]
+    assert isinstance(leaf, Expr)
+    both = Program(phase.result, {**phase.writes, "copy": leaf}, {**phase.states, "copy": State()}, phase.asked)
+    assert not matrices._StackTape(both, frozenset({leaf.attrs["key"]}))._is_spent(leaf)
 
 
 class PolarTwice(P.Guard, name="test_polar_twice"):
@@ -484,3 +494,23 @@ def test_members_of_a_list_are_a_slice_if_they_lie_side_by_side() -> None:
     batch.at = 1
     for members, place in (([1, 2], slice(1, 3)), ([2], slice(2, 3)), ([0, 1, 3], [0, 1, 3]), ([0, 3], [0, 3])):
         assert matrices._Stack(batch, members, 0.0).place == place
+
+
+class Moves(P.Guard, name="test_moves"):
+    """A factor that is written first and kept as it was besides."""
+
+    now = State(per="left")
+    last = State(per="left", init="identity")
+
+    def apply(self, x: P.Signals, s: P.Memory) -> P.Signals:
+        old = s.now
+        s.now = x.grad @ x.grad.T
+        s.last = old
+        return x.divided().replace(direction=s.now @ x.direction + old @ x.grad)
+
+
+def test_a_factor_that_moves_is_not_overwritten_before() -> None:
+    recipe = Recipe(guard=Moves(), step=1e-3)
+    assert list(program_of(recipe).writes)[:2] == ["test_moves.now", "test_moves.last"]
+    compare(recipe, [(4, 3), (3, 5)])  # of one shape each: stacks are views
+    compare(recipe, [(4, 3), (4, 3), (3, 5)])
