@@ -16,7 +16,7 @@ import slalom
 from networks import build
 from slalom import Recipe
 from slalom import parts as P  # noqa: N812
-from slalom.algebra import ELEMENT, MATRIX, REDUCTIONS, SCALAR, Expr, norm
+from slalom.algebra import ELEMENT, MATRIX, REDUCTIONS, SCALAR, Expr, State, norm
 from slalom.engine.matrices import counts_on_host, phased
 from slalom.engine.native import NativeBatch
 from slalom.engine.phases import Phases, cut, needs_phases
@@ -370,6 +370,18 @@ def test_numbers_that_no_product_made_are_not_handed_over() -> None:
 def test_signs_and_square_views_between_products_are_left_to_torch(folded: dict[str, Any]) -> None:
     with pytest.raises(UnplannableError, match="signs or square views stand between products"):
         phased(of_recipe(guard=CheapTwice(), **folded))
+
+
+def test_one_state_of_signs_is_enough_to_look_at_rows() -> None:
+    plain = of_recipe()  # gradient descent, without any state
+    assert not plain.needs_matrix_view
+    for states, expected in (
+        ({"a": State()}, False),
+        ({"a": State(format="sign")}, True),
+        ({"a": State(), "b": State(format="sign")}, True),
+    ):
+        program = Program(plain.result, {}, states, plain.asked)
+        assert program.needs_matrix_view is expected
 
 
 # --- tables -----------------------------------------------------------------------------------------------------

@@ -514,3 +514,16 @@ def test_a_factor_that_moves_is_not_overwritten_before() -> None:
     assert list(program_of(recipe).writes)[:2] == ["test_moves.now", "test_moves.last"]
     compare(recipe, [(4, 3), (3, 5)])  # of one shape each: stacks are views
     compare(recipe, [(4, 3), (4, 3), (3, 5)])
+
+
+class Relative(P.Guard, name="test_relative"):
+    """A product that torch divides by what the whole model has in common."""
+
+    def apply(self, x: P.Signals, s: P.Memory) -> P.Signals:
+        return x.divided().replace(direction=((x.grad @ x.grad.T) / norm(x.grad, "model")) @ x.direction)
+
+
+def test_products_may_need_a_number_of_the_whole_model() -> None:
+    recipe = Recipe(guard=Relative(), step=1e-2)
+    compare(recipe, [(4, 3), (4, 3), (3, 5)])
+    compare(recipe, [(4, 3), (4, 3), (3, 5)], missing=True)
