@@ -17,8 +17,8 @@ Coefficients: TypeAlias = tuple[tuple[float, float, float], ...]
 # Jordan et al. 2024 (Muon): a quintic that pushes every singular value above about 0.01 into [0.68, 1.13] in 5 steps.
 MUON_QUINTIC: Final[Coefficients] = ((3.4445, -4.7750, 2.0315),)
 
-# Bytes of matrices that go through an iteration together, for each thread: about what its caches hold.
-_NEAR_A_THREAD: Final = 1 << 22
+# Bytes of matrices that go through an iteration together, for each thread: about what stays near it.
+_NEAR_A_THREAD: Final = 1 << 23
 
 
 def polar(
@@ -49,7 +49,8 @@ def polar(
     each = 2 * high * (wide + high)
     most = len(stack)
     if x.device.type == "cpu":  # where the products of some matrices stay near their thread, and memory is reused
-        most = min(most, max(1, _NEAR_A_THREAD * torch.get_num_threads() // (each * kind.itemsize)))
+        # a whole number for every thread: torch gives each its own, and is slower where they share one
+        most = min(most, torch.get_num_threads() * math.ceil(_NEAR_A_THREAD / (each * kind.itemsize)))
     space = x.new_empty(most * each, dtype=kind)  # at once: a freed piece this large is kept for the next call
     for first in range(0, len(stack), most):
         given, left = stack[first : first + most], result[first : first + most]
