@@ -14,7 +14,8 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
 @pytest.mark.parametrize("place", range(len(BLOCKS)))
-def test_every_block_runs_by_itself(place: int) -> None:
+def test_every_block_runs_by_itself(place: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # one writes a log
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", BLOCKS[place]], capture_output=True, text=True, check=False
     )
