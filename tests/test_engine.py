@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -265,6 +266,19 @@ def test_sums_wait_for_all_who_take_part_and_groups_have_their_own() -> None:
     batches = [Waiting(0, [b, c], 1.0), Waiting(1, [a, b, c], 2.0), Waiting(1, [b], 4.0), Waiting(1, [], 8.0)]
     run(batches)
     assert [batch.told for batch in batches] == [{"b": 1.0, "c": 2.0}, {"a": 2.0, "b": 6.0, "c": 2.0}, {"b": 6.0}, {}]
+
+
+@pytest.mark.parametrize("shares", [(1.0, math.nan), (math.nan, 1.0), (1.0, torch.tensor(math.nan))], ids=str)
+def test_the_largest_of_all_is_nan_whoever_has_it(shares: tuple[Any, Any]) -> None:
+    batches = [Waiting(0, [("a", "largest", "model")], share) for share in shares]
+    run(batches)
+    assert all(math.isnan(batch.told["a"]) for batch in batches)
+
+
+def test_numbers_of_the_host_and_of_a_device_are_added_in_double_precision() -> None:
+    batches = [Waiting(0, [("a", "total", "model")], share) for share in (torch.tensor(2.0**24), 1.0)]
+    run(batches)
+    assert float(batches[0].told["a"]) == 2**24 + 1
 
 
 def test_conflicting_orders_of_sums_are_refused() -> None:

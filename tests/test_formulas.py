@@ -375,6 +375,7 @@ FREE_OF_SCALE = [
     {"scale": P.BlockMoment(0.8, 0.1)},
     {"scale": P.FoldedMoment(-0.5, 0.1)},
     {"geometry": P.UnitLength(eps=0.5)},
+    {"geometry": P.TrackedSubspace(2, eps=0.1)},
     {"gradient": P.Normalize(eps=0.5), "order": ("step", "gradient", "momentum", "scale", "form")},
 ]
 # Steps that depend on the scale of gradients, by this power of it.

@@ -217,6 +217,58 @@ def test_where_a_root_fails_the_old_preconditioner_stays_and_is_counted(block: i
     assert len(caught) == 1  # once is enough
 
 
+@pytest.mark.parametrize("block", [0, 3])
+@pytest.mark.parametrize("side", ["L", "R"])
+def test_either_side_may_fail_alone(side: str, block: int) -> None:
+    params = lists([(6, 6)], torch.float32)
+    optimizer = quietly(lambda: slalom.DistributedShampoo(params, frequency=1, block=block))
+    drive(optimizer, 1)
+    optimizer.state[params[0]][f"direction.kronecker.{side}"].flatten()[0] = torch.inf
+    with pytest.warns(RuntimeWarning, match="the one before stays in use"):
+        drive(optimizer, 1, seed=2)
+    assert list(failed_roots(optimizer).values()) == [1]
+
+
+@pytest.mark.parametrize(
+    ("frequency", "start", "taken"),
+    [(1, 1, [1, 2, 3, 4, 5]), (2, 1, [1, 3, 5]), (1, 2, [2, 3, 4, 5]), (2, 2, [2, 4]), (3, 2, [2, 5])],
+)
+def test_roots_are_taken_when_they_are_due(frequency: int, start: int, taken: list[int]) -> None:
+    parameter = torch.nn.Parameter(torch.zeros(3, 2, dtype=torch.float64))
+    optimizer = Recipe(geometry=P.Kronecker(0.9, frequency=frequency, start=start), step=0.1).build([parameter])
+    roots, found = torch.eye(3, dtype=torch.float64), []
+    for number in range(1, 6):
+        parameter.grad = torch.randn(3, 2, dtype=torch.float64)
+        optimizer.step()
+        now = optimizer.state[parameter]["kronecker.P_L"]
+        if not torch.equal(now, roots):
+            found.append(number)
+        roots = now.clone()
+    assert found == taken
+
+
+def test_factors_of_the_divergence_see_what_the_other_side_has_whitened() -> None:
+    beta, w = 0.7, torch.nn.Parameter(torch.zeros(4, 3, dtype=torch.float64))
+    optimizer = Recipe(geometry=P.KLEigenbasis(Recipe(), beta, frequency=1), step=0.1).build([w])
+    state, old = optimizer.state, {}
+    for number in range(1, 5):
+        w.grad = g = torch.randn(4, 3, dtype=torch.float64)
+        optimizer.step()
+        new = {key.rpartition(".")[2]: value.clone() for key, value in state[w].items()}
+        if number == 1:
+            expected = {"L": (1 - beta) * g @ g.T / 3, "R": (1 - beta) * g.T @ g / 4}
+        else:
+            left, right = g.T @ old["Q_L"] / old["l"].flatten().sqrt(), g @ old["Q_R"] / old["r"].flatten().sqrt()
+            expected = {
+                "L": beta * old["L"] + (1 - beta) * right @ right.T / 3,
+                "R": beta * old["R"] + (1 - beta) * left @ left.T / 4,
+            }
+        for key, value in expected.items():
+            torch.testing.assert_close(new[key].reshape(value.shape), value)
+        old = {key: value.reshape(*value.shape[-2:]) if key in ("L", "R", "Q_L", "Q_R") else value
+               for key, value in new.items()}  # fmt: skip
+
+
 def test_before_the_first_root_a_failure_leaves_the_gradients_direction() -> None:
     w = torch.nn.Parameter(torch.zeros(3, 3))
     w.grad = torch.full((3, 3), 1e25)  # its square overflows

@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import json
 import os
+import stat
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -99,6 +100,15 @@ def test_what_is_no_state_of_a_parameter_is_left_out_or_refused() -> None:
     assert set(optimizer.state[parameter]) == {"step", "ema.m", "second_moment.v"}
     state["state"][0] = {**state["state"][0], "other": torch.ones(2)}
     with pytest.raises(ValueError, match='the checkpoint has a state "other", this recipe keeps step, '):
+        optimizer.load_state_dict(state)
+
+
+def test_a_state_that_torch_did_not_keep_is_as_good_as_absent() -> None:
+    parameter = nn.Parameter(torch.ones(2))
+    optimizer = stepped(slalom.AdamW([parameter]))
+    state = optimizer.state_dict()
+    state["state"][0] = {**state["state"][0], "ema.m": None}
+    with pytest.raises(ValueError, match=r"the checkpoint has no ema\.m, which this recipe needs"):
         optimizer.load_state_dict(state)
 
 
@@ -285,6 +295,19 @@ def test_a_file_knows_what_went_through_it(tmp_path: Path) -> None:
     written = write_durably(tmp_path / "a", lambda file: [file.write(b"ab"), file.write(b"c")])
     assert (written.size, written.sha256()) == (3, hashlib.sha256(b"abc").hexdigest())
     assert (tmp_path / "a").read_bytes() == b"abc"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="folders cannot be synchronised there")
+def test_a_name_is_on_the_disk_before_it_is_relied_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    really, synchronised = os.fsync, []
+
+    def fsync(handle: int) -> None:
+        synchronised.append(stat.S_ISDIR(os.fstat(handle).st_mode))
+        really(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_durably(tmp_path / "a", lambda file: file.write(b"abc"))
+    assert synchronised == [False, True]
 
 
 def test_generators_and_modes_are_captured_and_restored() -> None:

@@ -239,6 +239,8 @@ def test_one_launch_serves_matrices_and_vectors() -> None:
     assert made is not None
     assert len(made.launches) == 1
     assert not made.others
+    drive(optimizer, 2)
+    assert optimizer._crews[0].crew is made  # whose tables are filled once
 
 
 def test_mixed_dtypes_in_one_optimizer() -> None:

@@ -249,6 +249,43 @@ def test_lengths_of_rows_have_their_epsilon() -> None:
     close(run(recipe, [[0.0, 0.0]] * 2, [[3.0, 4.0], [0.0, 0.0]]), [[-0.3, -0.4], [0.0, 0.0]])
 
 
+@pytest.mark.parametrize("columns", [1, 2])
+def test_a_row_that_is_just_not_at_a_right_angle_is_left_alone(columns: int) -> None:
+    w = [[3.0 * columns], [4.0]] if columns == 1 else [[1.0, 0.0], [1.0, 0.0]]
+    g = [[1.0], [1.0]] if columns == 1 else [[1.0, 0.0], [1.0, 0.0]]
+    delta = 1.0 if columns == 1 else 2.0**0.5  # the largest cosine is 1 exactly, times sqrt(columns)
+    guarded, plain = (run(Recipe(guard=guard, step=0.1), w, g) for guard in (P.Tangent(delta), None))
+    assert torch.equal(guarded, plain)
+
+
+@pytest.mark.parametrize(
+    ("w", "g", "moved"),
+    [([[3.0, 4.0]], [[0.0, 0.0]], 1.0), ([[0.0, 0.0]], [[3.0, 4.0]], 1.0), ([[3.0, 4.0]], [[5.0, 0.0]], 0.1)],
+    ids=["no gradient", "no weights", "both"],
+)
+def test_a_layer_s_rate_is_the_recipe_s_where_there_is_nothing_to_compare(w: Any, g: Any, moved: float) -> None:
+    ratio = 0.15 * 5 / (5 + 0.5 * 5) if moved < 1 else 1.0
+    assert ratio == pytest.approx(moved)
+    found = run(Recipe(gradient=P.LayerRate(0.15, 0.5), step=1.0), w, g)
+    w, g = torch.tensor(w, dtype=F64), torch.tensor(g, dtype=F64)
+    torch.testing.assert_close(found, w - ratio * (g + 0.5 * w))
+
+
+def test_few_directions_have_their_epsilon() -> None:
+    parameter = torch.nn.Parameter(torch.zeros(3, 2, dtype=F64))
+    optimizer = Recipe(geometry=P.LowRankPolar(1), step=1.0).build([parameter])
+    parameter.grad = 1e-8 * torch.tensor([[3.0, 0.0], [4.0, 0.0], [0.0, 0.0]], dtype=F64)  # 5e-8 long, one direction
+    optimizer.step()
+    (q,) = (value for key, value in optimizer.state[parameter].items() if key.endswith(".Q"))
+    torch.testing.assert_close(q.norm().item(), 5 / (5 + 1), rtol=1e-9, atol=0)
+
+
+def test_a_gradient_that_turns_to_its_very_opposite_has_not_grown() -> None:
+    recipe = Recipe(step=P.SignRate(1.0))
+    close(run(recipe, [0.0, 0.0], [1.0, 1.0], [-1.0, 1.0]), [-1.0 + 1.2, -1.0 - 1.2])
+    close(run(recipe, [0.0, 0.0], [1.0, 1.0], [-3.0, 1.0]), [-1.0 + 0.6, -1.0 - 0.2])
+
+
 @pytest.mark.parametrize("shape", [(4, 3), (3, 4)])
 @pytest.mark.parametrize(("rank", "size"), [(2, 8.0), (9, 12.0)])
 def test_a_recipe_inside_a_subspace_sees_its_size(shape: tuple[int, int], rank: int, size: float) -> None:

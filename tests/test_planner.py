@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ import slalom
 from networks import build
 from slalom import Recipe
 from slalom import parts as P  # noqa: N812
-from slalom.algebra import ELEMENT, MATRIX, REDUCTIONS, SCALAR, Expr, State, norm
+from slalom.algebra import ELEMENT, MATRIX, REDUCTIONS, SCALAR, Expr, State, mean, norm, total
 from slalom.engine.matrices import counts_on_host, phased
 from slalom.engine.native import NativeBatch
 from slalom.engine.phases import Phases, cut, needs_phases
@@ -41,6 +42,18 @@ def of_recipe(**parts: Any) -> Program:
     w = torch.nn.Parameter(torch.ones(4, 3))
     optimizer = Recipe(**{"step": 0.1, **parts}).build([w])
     return optimizer._program(optimizer.param_groups[0], w)
+
+
+W, G = (Expr("input", attrs={"name": name}, dims=ELEMENT) for name in ("w", "g"))
+
+
+def stays(writes: Callable[[Expr], dict[str, Any]]) -> tuple[Expr, dict[str, Any], dict[str, State], dict[Any, bool]]:
+    """A program that writes states and leaves the parameter alone."""
+    written = writes(G)
+    slots = {
+        key: State(per="element" if value.dims == ELEMENT else "tensor", name=key) for key, value in written.items()
+    }
+    return W, written, slots, {}
 
 
 FUSED = [name for name in NAMES if slalom.recipes.method(name).family != "matrix" and not needs_phases(program(name))]
@@ -189,6 +202,33 @@ def test_rows_of_two_views_are_not_planned(other: dict[str, Any]) -> None:
     momentum = P.FoldedEma()
     with pytest.raises(UnplannableError, match="rows and columns of two views"):
         plan(of_recipe(momentum=momentum, **other))
+
+
+def test_signs_in_one_view_and_rows_of_another_are_not_planned() -> None:
+    folded = of_recipe(momentum=P.FoldedEma())
+    for more in ({"a": State(format="sign")}, {"a": State(format="sign"), "b": State()}):
+        with pytest.raises(UnplannableError, match="rows and columns of two views"):
+            plan(Program(folded.result, folded.writes, {**folded.states, **more}, folded.asked))
+
+
+def test_a_parameter_that_stays_is_not_stored() -> None:
+    (left,) = plan(Program(*stays(lambda g: {"a": 2 * g}))).stages
+    assert set(left.loads) == {"g"}
+    assert set(left.stores) == {"a"}
+
+
+def test_a_sum_of_what_needs_a_sum_is_taken_though_nothing_is_stored_for_it() -> None:
+    found = plan(Program(*stays(lambda g: {"a": 2 * g, "b": total(abs(g - mean(g)))})))
+    assert [len(stage.reductions) for stage in found.stages] == [1, 1]
+    assert len(found.small) == 3
+
+
+def test_rows_matter_where_one_number_of_each_is_only_read() -> None:
+    row = Expr("state", attrs={"name": "r", "key": "r"}, dims=State(per="row").dims)
+    states = {"a": State(name="a"), "r": State(per="row", name="r")}
+    w, _, _, asked = stays(lambda g: {})
+    for value, expected in ((2 * G, False), (row * G, True)):
+        assert plan(Program(w, {"a": value}, states, asked)).two_dimensional is expected
 
 
 # --- what a program asks for ------------------------------------------------------------------------------------

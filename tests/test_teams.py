@@ -15,14 +15,14 @@ from torch import Tensor
 import slalom
 from slalom import Recipe
 from slalom import parts as P  # noqa: N812
-from slalom.algebra import Expr, State, norm, polar
+from slalom.algebra import Expr, State, norm, polar, where
 from slalom.algebra.matrix import MUON_QUINTIC
 from slalom.engine import matrices
 from slalom.engine.batch import latest
 from slalom.engine.matrices import PhasedBatch, PhasedLaunch, scratch_bytes, teams
 from slalom.engine.phases import Phase, Phases, cut
 from slalom.engine.program import Program
-from test_native import compare, lists
+from test_native import compare, drive, lists
 
 POLAR = P.Spectral(iteration=P.NewtonSchulz(dtype="float32"))
 MUON = Recipe(momentum=P.Ema(0.9), geometry=POLAR, step=0.02)
@@ -385,6 +385,77 @@ def test_products_of_states_of_numbers_and_of_what_was_just_stepped_equal_the_re
     ):
         compare(recipe, [(4, 3), (4, 3), (3, 5), (4, 3)])
         compare(recipe, [(4, 3), (4, 3), (3, 5), (4, 3)], missing=True)
+
+
+class NowAndThen(P.Guard, name="test_now_and_then"):
+    """A factor that is a product in one step and a number in the next."""
+
+    factor = State(per="left")
+
+    def apply(self, x: P.Signals, s: P.Memory) -> P.Signals:
+        before = s.factor
+        s.factor = where(x.t % 2 <= 0, x.grad @ x.grad.T, 0.5)
+        return x.divided().replace(direction=before @ x.direction)
+
+
+def test_a_state_of_matrices_may_be_given_a_number() -> None:
+    recipe = Recipe(guard=NowAndThen(), step=1e-2)
+    compare(recipe, [(4, 3), (4, 3), (3, 5)])
+    compare(recipe, [(4, 3), (4, 3), (3, 5)], missing=True)
+
+
+class Watcher(P.Average, name="test_watcher"):
+    """A product of the parameter as it was before the step."""
+
+    seen = State(per="left")
+
+    def apply(self, x: P.Signals, s: P.Memory) -> P.Signals:
+        s.seen = x.w @ x.w.T
+        return x
+
+    def readout(self, x: P.Signals, s: P.Memory) -> Any:
+        return s.seen @ x.w
+
+
+def test_a_parameter_is_read_by_products_before_it_is_overwritten() -> None:
+    recipe = Recipe(momentum=P.Ema(), average=Watcher(), step=1e-2)
+    assert [phase.kind for phase in cut(program_of(recipe)).phases] == ["fused", "matrix", "fused"]
+    params = lists([(4, 3), (4, 3)], torch.float32)
+    optimizer = recipe.build(params)
+    drive(optimizer, 2)
+    before = [p.detach().clone() for p in params]
+    drive(optimizer, 1)
+    for old, parameter in zip(before, params, strict=True):
+        torch.testing.assert_close(optimizer.state[parameter]["test_watcher.seen"], old @ old.T)
+
+
+def test_a_branch_that_is_rarely_taken_is_not_computed_to_be_handed_over() -> None:
+    class Rare(P.Guard, name="test_rare"):
+        """Elements of a product, now and then."""
+
+        def apply(self, x: P.Signals, s: P.Memory) -> P.Signals:
+            x = x.divided()
+            return x.replace(direction=where(x.t % 4 <= 0, (x.grad @ x.grad.T) @ x.grad, x.direction))
+
+    recipe = Recipe(momentum=P.Ema(), guard=Rare(), step=1e-3)
+    found = cut(program_of(recipe))
+    ((place,),) = [[at for at, phase in enumerate(found.phases) if any(n.op == "where" for n in phase.program.nodes)]]
+    assert found.phases[place].kind == "matrix"
+    compare(recipe, [(4, 3), (4, 3), (3, 5)])
+
+
+@pytest.mark.parametrize("value", [1.0, math.inf])
+def test_compiled_kernels_look_whether_gradients_are_finite_before_the_products(value: float) -> None:
+    params = lists([(4, 3), (4, 3)], torch.float32)
+    optimizer = MUON.build(params)
+    drive(optimizer, 1)
+    gradients = [torch.full((4, 3), value), torch.zeros(4, 3)]
+    assert optimizer._crews[0].crew.looked_at(gradients) == (value == 1.0, [])
+
+
+def test_a_team_without_compiled_kernels_does_not_answer() -> None:
+    ((launch, _),) = launched(MUON, [(4, 3), (4, 3)])[2]
+    assert launch.all_finite() is None
 
 
 def test_a_number_kept_for_every_element_is_handed_over_as_a_number() -> None:

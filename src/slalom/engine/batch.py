@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import torch
 from torch import Tensor
 
-from slalom.algebra import Expr
+from slalom.algebra import Expr, ieee
 
 # Numbers, or tensors with one number that wait on a GPU for the kernels that read them.
 Numbers = Mapping[tuple[str, int | None], Any]
@@ -86,7 +87,7 @@ def _combined(op: str, shares: list[Any]) -> Any:
     if len(shares) == 1:
         return shares[0]
     if not any(isinstance(share, Tensor) for share in shares):
-        return max(shares) if op == "largest" else sum(shares)
+        return functools.reduce(ieee.maximum, shares) if op == "largest" else sum(shares)
     home = next(share.device for share in shares if isinstance(share, Tensor))
     stacked = torch.stack([torch.as_tensor(share, dtype=torch.float64, device=home) for share in shares])
     return stacked.amax() if op == "largest" else stacked.sum()
