@@ -108,6 +108,20 @@ def test_vectors_are_left_alone_by_what_is_for_matrices(parts_of: dict[str, Any]
     assert not torch.allclose(moved("matrix", **parts_of), moved("matrix"), rtol=1e-3)
 
 
+def test_a_vector_has_no_heads() -> None:
+    for kind, same in (("vector", True), ("matrix", False)):
+        one, other = (
+            run(Recipe(scale=P.BlockMoment(0.9, blocks=blocks), step=0.1), ONE_OF[kind], PUSH[kind], PUSH[kind])
+            for blocks in (0, 1)
+        )
+        assert torch.allclose(one, other) is same
+
+
+def test_a_row_of_zeros_survives_a_rate_of_zero() -> None:
+    recipe = Recipe(regularize=P.GroupL2(0.5), step=0.0)
+    close(run(recipe, [[0.0, 0.0], [3.0, 4.0]], [[1.0, 1.0]] * 2), [[0.0, 0.0], [3.0, 4.0]])
+
+
 def test_a_vector_has_no_confidence_to_lose() -> None:
     for kind, same in (("vector", True), ("matrix", False)):
         one, other = (

@@ -195,8 +195,17 @@ def test_a_folded_state_is_planned_with_what_is_per_tensor(other: dict[str, Any]
     assert plan(of_recipe(scale=FOLDED, **other)).view == "square"
 
 
+class Counting(P.Guard, name="test_counting"):
+    """Asks how many rows there are."""
+
+    def apply(self, x: P.Signals, s: P.Memory) -> P.Signals:
+        return x.replace(direction=x.direction * x.rows)
+
+
 @pytest.mark.parametrize(
-    "other", [{"regularize": P.NormLoss()}, {"gradient": P.Centralize()}, {"scale": P.Factored()}], ids=str
+    "other",
+    [{"regularize": P.NormLoss()}, {"gradient": P.Centralize()}, {"scale": P.Factored()}, {"guard": Counting()}],
+    ids=str,
 )
 def test_rows_of_two_views_are_not_planned(other: dict[str, Any]) -> None:
     momentum = P.FoldedEma()
