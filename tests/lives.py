@@ -21,8 +21,8 @@ from torch.optim.lr_scheduler import ExponentialLR
 import slalom
 from networks import build, quietly
 from slalom import list_optimizers
-from slalom.groups import split_by_shape
 from slalom.recipes import method
+from slalom.roles.groups import split_by_shape
 
 F32, BF16, F64 = torch.float32, torch.bfloat16, torch.float64
 KINDS: list[tuple[tuple[int, ...], torch.dtype]] = [

@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 import slalom
-import slalom.nonfinite
+import slalom.optimizer.nonfinite
 from networks import build, go, largest_difference, network, train, twins
 from slalom import Recipe, list_optimizers
 from slalom.engine import finite
 from slalom.errors import UsageError
-from slalom.nonfinite import all_finite
+from slalom.optimizer.nonfinite import all_finite
 from test_mixed_precision import assert_untouched, everything
 
 NAN, INF = float("nan"), float("inf")
@@ -26,7 +26,7 @@ NAN, INF = float("nan"), float("inf")
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both ways to look: compiled C, and what runs on other devices and without a compiler."""
     if request.param == "lists":
-        monkeypatch.setattr(slalom.nonfinite, "finite", lambda tensors: None)
+        monkeypatch.setattr(slalom.optimizer.nonfinite, "finite", lambda tensors: None)
     chosen: str = request.param
     return chosen
 

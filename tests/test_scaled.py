@@ -162,7 +162,7 @@ SCRIPT = (
 import sys
 import torch, slalom
 sys.path.insert(0, "tests")
-from slalom.closures import Scaled
+from slalom.optimizer.closures import Scaled
 from networks import build
 from test_mixed_precision import assert_untouched, everything
 from test_native import lists

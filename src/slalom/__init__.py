@@ -6,14 +6,13 @@ from slalom import accumulate, algebra, landscape, losses, memory, observe, part
 from slalom.attention import largest_logits, qk_clip
 from slalom.batchnorm import update_bn
 from slalom.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from slalom.groups import param_groups
 from slalom.named import class_names, create, named_class
 from slalom.observe import sparsity
 from slalom.optimizer import Optimizer
 from slalom.range_test import find_lr
 from slalom.recipes import ByRole, Recipe, list_optimizers, recipe
 from slalom.replay import replay
-from slalom.roles import assign_roles
+from slalom.roles import assign_roles, param_groups
 
 __version__ = "0.1.0"
 

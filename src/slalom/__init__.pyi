@@ -18,7 +18,6 @@ from slalom.batchnorm import update_bn as update_bn
 from slalom.checkpoint import Checkpoint as Checkpoint
 from slalom.checkpoint import load_checkpoint as load_checkpoint
 from slalom.checkpoint import save_checkpoint as save_checkpoint
-from slalom.groups import param_groups as param_groups
 from slalom.named import create as create
 from slalom.observe import sparsity as sparsity
 from slalom.optimizer import Optimizer as Optimizer
@@ -29,9 +28,10 @@ from slalom.recipes import list_optimizers as list_optimizers
 from slalom.recipes import recipe as recipe
 from slalom.replay import replay as replay
 from slalom.roles import assign_roles as assign_roles
+from slalom.roles import param_groups as param_groups
 from slalom.engine import Blocks, Executor, Rows
 from slalom.named import Named
-from slalom.nonfinite import OnNonfinite
+from slalom.optimizer.nonfinite import OnNonfinite
 from slalom.optimizer import Parameters
 from slalom.roles import Role
 

@@ -28,13 +28,11 @@ from slalom.engine import (
 from slalom.engine.emit import emit
 from slalom.engine.plan import Stage
 from slalom.engine.program import Leaves, leaves, walk
-from slalom.groups import label
-from slalom.loading import KEPT
+from slalom.optimizer.loading import KEPT
 from slalom.parts import Memory, Part, Signals
 from slalom.recipes import ByRole, Method, Recipe
 from slalom.recipes.blueprint import Blueprint
-from slalom.roles import Role, assign_roles
-from slalom.routing import blocks_of, with_blocks
+from slalom.roles import Role, assign_roles, blocks_of, label, with_blocks
 
 if TYPE_CHECKING:
     from slalom.optimizer import Optimizer

@@ -140,7 +140,7 @@ def stub() -> str:
         *_exports(),
         "from slalom.engine import Blocks, Executor, Rows",
         "from slalom.named import Named",
-        "from slalom.nonfinite import OnNonfinite",
+        "from slalom.optimizer.nonfinite import OnNonfinite",
         "from slalom.optimizer import Parameters",
         "from slalom.roles import Role",
         "",

@@ -15,12 +15,12 @@ from slalom.engine import Program, kept_bytes, pieces
 from slalom.engine.matrices import scratch_bytes
 from slalom.engine.shards import stays_local
 from slalom.errors import UsageError, unknown
-from slalom.loading import real_view
 from slalom.named import create
 from slalom.optimizer import Optimizer
+from slalom.optimizer.loading import real_view
 from slalom.recipes import ByRole, Recipe
 from slalom.recipes.spec import parse_spec
-from slalom.routing import blocks_of
+from slalom.roles import blocks_of
 
 _STEP: Final = 4  # bytes of a parameter's step count
 

@@ -28,12 +28,12 @@ from slalom.engine import Program, Work, pieces, read, shares
 from slalom.engine.program import Recorder, walk
 from slalom.engine.storage import matrix_shape
 from slalom.errors import UsageError
-from slalom.loading import STEP, real_view
 from slalom.optimizer import Optimizer
+from slalom.optimizer.loading import STEP, real_view
 from slalom.parts import Memory, Signals
 from slalom.recipes import Recipe
 from slalom.recipes.blueprint import numbers
-from slalom.routing import blocks_of
+from slalom.roles import blocks_of
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from slalom.engine.shards import any_sharded, local
-from slalom.groups import label
-from slalom.loading import STEP, real_view
+from slalom.optimizer.loading import STEP, real_view
+from slalom.roles import label
 
 
 class _Thing(NamedTuple):

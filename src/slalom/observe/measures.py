@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from slalom.engine.shards import local
-from slalom.loading import real_view
 from slalom.observe.tails import tail, thinned
+from slalom.optimizer.loading import real_view
 
 # What lies in one piece of memory while products are taken, in elements.
 _CHUNK: Final = 1 << 20

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from slalom.groups import label
 from slalom.optimizer import Optimizer
+from slalom.roles import label
 
 
 def failed_roots(optimizer: Optimizer) -> dict[str, int]:

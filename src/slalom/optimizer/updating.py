@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import torch
 from torch import Tensor
 
-from slalom.closures import Scaled
 from slalom.engine import (
     LOSS,
     Crew,
@@ -25,12 +24,12 @@ from slalom.engine import (
 )
 from slalom.engine.shards import Shard, agreed, any_sharded, gradient_of
 from slalom.errors import ran_out_of_memory
-from slalom.groups import label
-from slalom.known import Known
-from slalom.loading import STEP, real_view
-from slalom.nonfinite import OnNonfinite, all_finite, complaint
+from slalom.optimizer.closures import Scaled
+from slalom.optimizer.known import Known
+from slalom.optimizer.loading import STEP, real_view
+from slalom.optimizer.nonfinite import OnNonfinite, all_finite, complaint
 from slalom.recipes.blueprint import Blueprint, is_zero, numbers
-from slalom.routing import blocks_of
+from slalom.roles import blocks_of, label
 
 Gradients: TypeAlias = "list[Tensor | None]"
 Standing: TypeAlias = tuple[Known, "Crew | None", Gradients]

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from slalom.engine import Program, Work, pieces, read, shares
-from slalom.loading import KEPT, STEP, real_view
+from slalom.optimizer.loading import KEPT, STEP, real_view
 from slalom.recipes import Recipe
 from slalom.recipes.blueprint import numbers
-from slalom.routing import blocks_of
+from slalom.roles import blocks_of
 
 
 class Evaluation:

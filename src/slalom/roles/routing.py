@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from slalom.engine.blocks import Blocks
 from slalom.errors import UsageError, unknown
-from slalom.groups import split_by_shape, warn_guessed
-from slalom.roles import Role, assign_roles
+from slalom.roles.assign import Role, assign_roles
+from slalom.roles.groups import split_by_shape, warn_guessed
 
 Declared: TypeAlias = Mapping[str, Blocks]
 

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from slalom.errors import unknown
-from slalom.roles import Assigned, assign_roles, guess_role, unwrap
+from slalom.roles.assign import Assigned, assign_roles, guess_role, unwrap
 
 _UNDECAYED = frozenset({"vector", "scalar", "embedding"})
 

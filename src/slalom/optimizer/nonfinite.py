@@ -12,8 +12,8 @@ from torch import Tensor
 from slalom.engine import finite
 from slalom.engine.shards import local
 from slalom.errors import unknown
-from slalom.groups import label
-from slalom.loading import real_view
+from slalom.optimizer.loading import real_view
+from slalom.roles import label
 
 OnNonfinite: TypeAlias = Literal["raise", "skip", "ignore"]
 CHOICES: Final[tuple[str, ...]] = get_args(OnNonfinite)

@@ -14,7 +14,6 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from slalom.algebra import State, Value
-from slalom.closures import asked_by_a_step_of_a_scaler, plain_step, scaled_step
 from slalom.engine import (
     EXECUTORS,
     Blocks,
@@ -32,16 +31,16 @@ from slalom.engine import (
 from slalom.engine.program import Recorder, the_one
 from slalom.engine.shards import any_sharded, local, placed
 from slalom.errors import UsageError, nearest, unknown
-from slalom.evaluation import Evaluation
-from slalom.loading import KEPT, STEP, check_layout, merged_groups, real_view, restored_states
-from slalom.nonfinite import OnNonfinite, checked
+from slalom.optimizer.closures import asked_by_a_step_of_a_scaler, plain_step, scaled_step
+from slalom.optimizer.evaluation import Evaluation
+from slalom.optimizer.loading import KEPT, STEP, check_layout, merged_groups, real_view, restored_states
+from slalom.optimizer.nonfinite import OnNonfinite, checked
+from slalom.optimizer.updating import Updating
 from slalom.parts import Signals
 from slalom.recipes import ByRole, Method, Recipe
 from slalom.recipes.blueprint import Asked, Blueprint, is_zero, numbers
-from slalom.roles import Role
-from slalom.routing import blocks_of, groups_as_given, groups_by_role, with_blocks
+from slalom.roles import Role, blocks_of, groups_as_given, groups_by_role, with_blocks
 from slalom.sharpness import SAM
-from slalom.updating import Updating
 
 Parameters: TypeAlias = "nn.Module | Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]"
 

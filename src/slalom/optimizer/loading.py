@@ -16,7 +16,7 @@ from torch import Tensor
 
 from slalom.algebra import State
 from slalom.engine import Blocks, kept_dtype, layout
-from slalom.routing import blocks_of
+from slalom.roles import blocks_of
 
 STEP: Final = "step"
 KEPT: Final = "kept"  # in eval mode: the parameter that training goes on from, in its own dtype
