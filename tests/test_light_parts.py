@@ -18,7 +18,9 @@ from slalom.recipes.common import CLIPPED_FIRST
 from test_native import compare, drive, lists
 from test_recipes import DECAYS, EPSILONS, GRADIENTS
 
-MOMENTA = st.sampled_from([None, P.Ema(0.9), P.FoldedEma(), P.StepEma(), P.Confidence(beta_residual=0.9)])
+MOMENTA = st.sampled_from(
+    [None, P.Ema(0.9), P.FoldedEma(), P.WholeSteps(P.Ema(0.9, debias=False)), P.Confidence(beta_residual=0.9)]
+)
 SCALES = st.one_of(
     st.sampled_from([P.FactoredEma(0.9), P.Factored(), P.Factored(eps=1e-3, floor="estimate"), P.SecondMoment(0.9)]),
     EPSILONS.map(lambda eps: P.Cover(eps=eps)),

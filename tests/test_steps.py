@@ -12,7 +12,6 @@ from torch import nn
 import slalom
 from networks import largest_difference, quietly, train, twins
 from slalom import Recipe, parts
-from slalom.recipes.tuning_free import MEASURED
 from test_native import drive, lists
 
 P = parts
@@ -92,7 +91,7 @@ STEPS = [
     P.DoWG(reps_rel=1e-2, per="tensor"),
     P.DAdaptationSGD(d0=1e-2),
     P.Polyak(lr=0.1),
-    P.Polyak(lr=0.1, inside=True, growth=1.1),
+    P.Polyak(lr=0.1, growth=1.1),
     P.MoMo(lr=0.1, estimate=True),
     P.LossDriven(kappa=30.0),
     P.NormalizedPolyak(lr=0.1, beta=0.5),
@@ -110,7 +109,6 @@ def test_every_step_composes_with_clipping_momentum_scale_and_averages(step: P.S
         regularize=P.Decoupled(0.01),
         average=P.Lookahead(2),
         step=step,
-        order=MEASURED if isinstance(step, P.MoMo) else slalom.recipes.ORDER,
     )
     assert Recipe.from_toml(recipe.to_toml()) == recipe
     ends = []
@@ -217,6 +215,79 @@ def test_d_adaptation_refuses_what_it_cannot_measure_by() -> None:
             Recipe(scale=scale, step=P.DAdaptation()).build([w]).step()
 
 
+# --- what a step measures, and what momentum keeps of it ------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", [P.DoG(reps_rel=1e-2), P.DoWG(reps_rel=1e-2), P.Hold(P.DoG(reps_rel=1e-2))], ids=str)
+def test_steps_that_find_their_length_measure_what_a_geometry_made_of_the_gradient(step: P.Step) -> None:
+    recipe = Recipe(
+        geometry=P.Sign(), step=step
+    )  # signs are long where gradients are short: divided by |g| it explodes
+    w = nn.Parameter(torch.zeros(30, dtype=torch.float64))
+    optimizer = recipe.build([w])
+    for _ in range(200):
+        w.grad = 1e-3 * (w.detach() - 1.0)
+        optimizer.step()
+    assert (w - 1.0).abs().max() < 1.0
+    assert Recipe.from_toml(recipe.to_toml()) == recipe
+    assert "order" not in recipe.to_toml()
+
+
+def test_a_polyak_step_is_the_loss_over_what_the_step_takes_off_it() -> None:
+    """In its own metric a parabola is solved at once, whatever the metric; uphill nothing moves."""
+    w = nn.Parameter(torch.tensor([5.0, -3.0], dtype=torch.float64))
+    optimizer = Recipe(scale=P.SecondMoment(0.0, eps=0.0), step=P.Polyak(1e9, 1.0, eps=0.0)).build([w])
+    w.grad = torch.tensor([4.0, -0.5], dtype=torch.float64)
+    optimizer.step(lambda: 9.0)
+    torch.testing.assert_close(w.detach(), torch.tensor([5.0 - 2.0, -3.0 + 2.0], dtype=torch.float64))
+    optimizer = Recipe(momentum=P.HeavyBall(0.9), step=P.Polyak(1e9, 1.0, eps=0.0)).build([w])
+    for sign in (1.0, -0.5):  # b is 0.4 g after the turn: against the gradient
+        before = w.detach().clone()
+        w.grad = sign * torch.tensor([4.0, -0.5], dtype=torch.float64)
+        optimizer.step(lambda: 9.0)
+    assert torch.equal(w.detach(), before)
+
+
+def test_momentum_of_whole_steps_keeps_the_length_they_had() -> None:
+    for nesterov in (False, True):
+        ball = P.WholeSteps(P.HeavyBall(0.5, nesterov=nesterov))
+        w = nn.Parameter(torch.tensor([1.0], dtype=torch.float64))
+        optimizer = Recipe(momentum=ball, regularize=P.Decoupled(0.1), step=0.1).build([w])
+        buffer, position = 0.0, 1.0
+        for rate, g in ((0.1, 2.0), (0.4, -1.0), (0.0, 3.0), (0.2, 0.5)):
+            optimizer.param_groups[0]["lr"] = rate
+            w.grad = torch.tensor([g], dtype=torch.float64)
+            optimizer.step()
+            buffer = 0.5 * buffer + rate * g
+            moved = rate * g + 0.5 * buffer if nesterov else buffer
+            position -= (moved if rate else 0.0) + rate * 0.1 * position  # decay is by the rate, not by what is kept
+            assert w.item() == pytest.approx(position, rel=1e-12)
+    plain, whole = (
+        Recipe(momentum=momentum, scale=P.Belief(0.9), step=0.01) for momentum in (P.Ema(), P.WholeSteps(P.Ema()))
+    )
+    ends = []
+    for recipe in (plain, whole):
+        params = lists([(3, 4)], torch.float64)
+        drive(recipe.build(params), 5)
+        ends.append(params[0].detach())
+    torch.testing.assert_close(*ends, rtol=1e-12, atol=1e-14)
+
+
+def test_momentum_of_whole_steps_asks_for_the_rate_first() -> None:
+    w = nn.Parameter(torch.ones(2))
+    w.grad = torch.ones(2)
+    with pytest.raises(ValueError, match="WholeSteps reads the rate, but the step comes after it"):
+        Recipe(momentum=P.WholeSteps(P.HeavyBall()), step=P.DoG()).build([w]).step()
+
+
+def test_decay_beside_d_adaptation_is_in_proportion_to_the_rate_it_found() -> None:
+    w = nn.Parameter(torch.ones(2, dtype=torch.float64))
+    optimizer = slalom.DAdaptAdam([w], d0=1e-3, weight_decay=0.1, decoupled_weight_decay=True)
+    w.grad = torch.zeros(2, dtype=torch.float64)
+    optimizer.step()
+    torch.testing.assert_close(w.detach(), torch.full_like(w, 1 - 1e-4), rtol=1e-12, atol=0)
+
+
 @pytest.mark.parametrize("name", ["dadapt-adam", "dadapt-sgd", "dog", "ldog", "dowg", "mechanic", "prodigy"])
 def test_the_untuned_rate_comes_within_reach_of_the_distance(name: str) -> None:
     """From a guess a million times too small, a quadratic is solved to a twentieth without a rate being named."""
@@ -232,9 +303,7 @@ def test_the_untuned_rate_comes_within_reach_of_the_distance(name: str) -> None:
 
 
 def test_resuming_in_the_middle_of_learning_a_floor_gives_the_same_bits() -> None:
-    recipe = Recipe(
-        momentum=P.HeavyBall(0.9, dampening=0.9), step=P.MoMo(0.3, floor=-5.0, estimate=True), order=MEASURED
-    )
+    recipe = Recipe(momentum=P.HeavyBall(0.9, dampening=0.9), step=P.MoMo(0.3, floor=-5.0, estimate=True))
     model, other = twins(torch.float32)
     whole = recipe.build(model.parameters())
     train(model, whole, 9)

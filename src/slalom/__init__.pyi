@@ -844,6 +844,7 @@ class DAdaptAdam(Named):
         weight_decay: float = 0.0,
         d0: float = 1e-06,
         growth: float = ...,
+        decoupled_weight_decay: bool = False,
         *,
         maximize: bool = False,
         executor: Executor = 'auto',

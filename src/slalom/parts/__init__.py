@@ -15,7 +15,7 @@ from slalom.parts.base import (
     Step,
     part_classes,
 )
-from slalom.parts.combinators import Alternating, Delayed, Graft, Hold, PulledBack, Restarted, Sum
+from slalom.parts.combinators import Alternating, Delayed, Graft, Hold, PulledBack, Restarted, Sum, WholeSteps
 from slalom.parts.epsilon import Atan2, Bare, Clamped, Early, Epsilon, Inside, InState, Outside, Power, Softplus
 from slalom.parts.factored import (
     BlockMoment,
@@ -74,7 +74,6 @@ from slalom.parts.momentum import (
     Interpolated,
     NesterovEma,
     PositiveNegative,
-    StepEma,
     TwoSpeeds,
 )
 from slalom.parts.norm import (
@@ -299,7 +298,6 @@ __all__ = [
     "StandardizeRows",
     "Steepest",
     "Step",
-    "StepEma",
     "StrongestPolar",
     "StronglyConvex",
     "StronglyConvexMoment",
@@ -317,6 +315,7 @@ __all__ = [
     "Unrooted",
     "VarianceReduced",
     "WeightEma",
+    "WholeSteps",
     "Within",
     "part_classes",
 ]

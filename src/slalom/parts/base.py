@@ -116,6 +116,10 @@ class Step(Part, abstract=True):
 
     slot = "step"
 
+    def measures(self) -> bool:
+        """Whether it reads what momentum, scale and geometry make of the gradient: recipes then run it after them."""
+        return False
+
 
 class Momentum(Part, abstract=True):
     """Which direction does history suggest? Sets ``direction``, ``trend`` and, if it differs, ``energy``."""

@@ -9,7 +9,7 @@ from slalom.algebra import State, blocks, maximum, norm, unblocks, where
 from slalom.parts.base import Geometry, Inner, Part, Step
 from slalom.parts.memory import Memory
 from slalom.parts.ranges import Fraction, Positive, check_count
-from slalom.parts.signals import Signals
+from slalom.parts.signals import NO_RATE, Signals
 
 
 class Delayed(Part):
@@ -56,6 +56,39 @@ class Restarted(Part):
     def apply(self, x: Signals, s: Memory) -> Signals:
         t = (x.t - 1) % self.every + 1
         return self.inner.apply(x.replace(t=t), s.of(self.inner).afresh_if(t <= 1)).replace(t=x.t)
+
+
+class WholeSteps(Part):
+    """Run a momentum on whole steps, their length included: what it remembers keeps the length that it had.
+
+        u -> rate u,   the inner momentum,   u <- what it says / rate                   nothing at a rate of 0
+
+    A rate that changes is felt late. Around `HeavyBall` it is momentum as Sutskever et al. 2013, Caffe and the paper of
+    LARS (arXiv:1708.03888) write it, and ALI-G's; around `Ema` D-Adaptation's, and Hugging Face's Adafactor's. While
+    rates stay as they are it changes nothing. Decay is not in what is remembered.
+
+    Args:
+        inner: the momentum.
+    """
+
+    inner: Part
+
+    def question(self) -> str:
+        """Return the slot of the part that remembers steps."""
+        return self.inner.question()
+
+    def apply(self, x: Signals, s: Memory) -> Signals:
+        if x.rate is NO_RATE:
+            raise ValueError(
+                "WholeSteps reads the rate, but the step comes after it: "
+                "state an order with step before momentum, such as slalom.recipes.ORDER."
+            )
+        x = x.divided()
+        back = where(x.rate > 0, 1 / x.rate, 0.0)
+        y = self.inner.apply(x.replace(direction=x.rate * x.direction), s.of(self.inner))
+        # a momentum may set the energy from what it was fed with
+        energy = x.energy if y.energy is x.energy else back * y.energy
+        return y.replace(direction=back * y.direction, trend=back * y.trend, energy=energy)
 
 
 class Alternating(Part):
@@ -146,6 +179,10 @@ class Hold(Step):
 
     step: Step
     steps: int = 1
+
+    def measures(self) -> bool:
+        """Return what the step that is held back says."""
+        return self.step.measures()
 
     def apply(self, x: Signals, s: Memory) -> Signals:
         y = self.step.apply(x, s.of(self.step))

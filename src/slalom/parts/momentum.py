@@ -100,27 +100,6 @@ class Ema(Momentum):
         return x.replace(direction=u / (1 - self.beta**x.t) if self.debias else u, trend=s.m)
 
 
-class StepEma(Momentum):
-    """An average of whole steps, their length included, as Hugging Face's Adafactor has it.
-
-        m <- beta m + (1 - beta) rate u
-        u = m / rate
-
-    A rate that falls is felt late: steps of the past keep the length they had. At a rate of 0 nothing moves.
-
-    Args:
-        beta: decay of the average.
-    """
-
-    beta: Decay = 0.9
-    m = State(turns=True)
-
-    def apply(self, x: Signals, s: Memory) -> Signals:
-        x = x.divided()
-        s.m = lerp(s.m, x.rate * x.direction, 1 - self.beta)
-        return x.replace(direction=where(x.rate > 0, 1 / x.rate, 0.0) * s.m, trend=s.m)
-
-
 class NesterovEma(Momentum):
     """NAdam's momentum: a look-ahead whose strength warms up (Dozat 2016, "Incorporating Nesterov Momentum into Adam").
 

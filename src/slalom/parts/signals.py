@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from slalom.algebra import Value
 
@@ -18,6 +18,9 @@ class Divide(Protocol):
 
     def quotient(self, direction: Value, metric: Value) -> Value:
         """Return the step in units of the learning rate."""
+
+
+NO_RATE: Final[Any] = float(1)  # its own object: what the rate is until a step part has set it
 
 
 def _no_metric() -> Value:
@@ -144,7 +147,7 @@ class Signals:
             l1_past=none,
             l2_past=none,
             penalties=(),
-            rate=one,
+            rate=NO_RATE,
             unit=one,
             result=w,
         )

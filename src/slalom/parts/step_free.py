@@ -67,6 +67,10 @@ class _Distance(Step, abstract=True):
     per: Literal["tensor", "group", "model"] = "group"
     start = State(init="parameter")
 
+    def measures(self) -> bool:
+        """Return true: steps are summed up as they are, whatever made them of gradients."""
+        return True
+
     def slots(self) -> Mapping[str, State]:
         """Return where it began, and two numbers per group, tensor or model."""
         return {**self._slots, "r": State(per=self.per, name="r"), "v": State(per=self.per, name="v")}
@@ -83,7 +87,7 @@ class DoG(_Distance, name="dog"):
     """Distance over gradients (Ivgi, Hinder & Carmon 2023, arXiv:2302.12022).
 
         r <- max(r, |w - w0|),   r = reps_rel (1 + |w0|) at the first step
-        v <- v + |g|^2
+        v <- v + |u / D|^2                                             g itself for SGD, the authors' only case
         rate = lr r / sqrt(v + eps)
 
     There is no decay phase: what to evaluate is an average of the iterates, `PolynomialAverage` as the authors have it.
@@ -100,7 +104,8 @@ class DoG(_Distance, name="dog"):
 
     def apply(self, x: Signals, s: Memory) -> Signals:
         r = self.farthest(x, s)
-        s.v = s.v + total(x.grad * x.grad, self.per)
+        q = x.quotient()
+        s.v = s.v + total(q * q, self.per)
         return x.replace(rate=self.lr * r / sqrt(s.v + self.eps))
 
 
@@ -108,7 +113,7 @@ class DoWG(_Distance, name="dowg"):
     """Distance over weighted gradients: DoG whose sum weighs recent gradients more (Khaled et al. 2023, 2305.16284).
 
         r <- max(r, |w - w0|),   r = reps_rel (1 + |w0|) at the first step
-        v <- v + r^2 |g|^2
+        v <- v + r^2 |u / D|^2                                         g itself for SGD
         rate = lr r^2 / sqrt(v)
 
     As long as r stays what it was it is DoG; once r has grown its steps are longer. The paper starts from an absolute
@@ -124,7 +129,8 @@ class DoWG(_Distance, name="dowg"):
 
     def apply(self, x: Signals, s: Memory) -> Signals:
         r = self.farthest(x, s)
-        s.v = s.v + r * r * total(x.grad * x.grad, self.per)
+        q = x.quotient()
+        s.v = s.v + r * r * total(q * q, self.per)
         return x.replace(rate=self.lr * (r * r) / sqrt(maximum(s.v, 1e-38)))
 
 
@@ -134,10 +140,11 @@ class DAdaptation(Step, name="d_adaptation"):
         r <- q r + (1 - q) lr d <g, s / D>                    D as the last step left it; over the whole model
         s <- q s + (1 - q) lr d g
         d_new = max(d, min(r / ((1 - q) |s|_1), growth d)),   q = sqrt(beta)
-        momentum is fed with lr d g, so the rate itself is 1
+        rate = lr d                                           with the old d
 
-    The paper weighs by the new D, its code, followed here, by the old. It needs a scale without bias correction. All
-    parameter groups must share lr.
+    The authors' momentum remembers steps with the length that they had: `WholeSteps` around an average without
+    correction. The paper weighs by the new D, its code, followed here, by the old. It needs a scale without bias
+    correction. All parameter groups must share lr.
 
     Args:
         lr: a multiplier, rarely anything but 1.
@@ -157,13 +164,14 @@ class DAdaptation(Step, name="d_adaptation"):
     def apply(self, x: Signals, s: Memory) -> Signals:
         d = let("d", where(s.d > 0, s.d, self.d0))
         q = sqrt(self.beta)
-        fed = self.lr * d * x.grad
+        rate = self.lr * d
+        fed = rate * x.grad
         s.r = q * s.r + (1 - q) * total(fed * (s.s / x.earlier()), "model")
         s.s = lerp(s.s, fed, 1 - q)
         length = total(abs(s.s), "model")
         estimate = let("d_hat", where(length > 0, s.r / ((1 - q) * length), d))
         s.d = maximum(d, minimum(estimate, self.growth * d))
-        return x.replace(direction=fed, rate=_unless_stopped(self.lr))
+        return x.replace(rate=rate)
 
 
 class DAdaptationSGD(Step, name="d_adaptation_sgd"):
@@ -200,11 +208,6 @@ class DAdaptationSGD(Step, name="d_adaptation_sgd"):
         estimate = let("d_hat", where(length > 0, 2 * s.r / length, d))
         s.d = maximum(d, minimum(estimate, self.growth * d))
         return x.replace(rate=rate)
-
-
-def _unless_stopped(lr: Value | float) -> Value:
-    """Return a rate of 1, or 0 where the multiplier that momentum was fed with is 0."""
-    return where(lr > 0, 1.0, 0.0)
 
 
 # --- from what the steps gained --------------------------------------------------------------------------

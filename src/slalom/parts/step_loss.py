@@ -15,11 +15,11 @@ from slalom.parts.signals import Signals
 class Polyak(Step):
     """Stochastic Polyak step (Loizou et al. 2020, SPS_max, arXiv:2002.10542; ALI-G: Berrada et al. 2019, 1906.05661).
 
-        rate = min(lr, max(f - floor, 0) / (c |g|^2 + eps))               |g| over the whole model
+        rate = min(lr, max(f - floor, 0) / (c <g, u / D> + eps))          over the whole model
 
-    With ``growth`` the rate grows by at most that factor per step, as in the authors' code, where it is
-    ``2^(1 / steps per epoch)``. With ``inside`` momentum is fed with rate g and the rate itself is 1, so that what it
-    remembers keeps the length it had: ALI-G's way, which has c = 1 and floor 0.
+    ``<g, u / D>`` is what the loss falls by per unit of rate, ``|g|^2`` for SGD; where the step leads uphill, the rate
+    is 0. With ``growth`` the rate grows by at most that factor per step, as in the authors' code, where it is
+    ``2^(1 / steps per epoch)``. ALI-G has c = 1, floor 0 and a momentum that remembers rates: `WholeSteps`.
 
     Args:
         lr: the longest rate; inf for none.
@@ -27,7 +27,6 @@ class Polyak(Step):
         floor: the smallest loss there can be. Too low makes steps long, too high stops them early.
         eps: keeps the quotient finite.
         growth: the largest quotient of two rates in a row; inf for none.
-        inside: whether momentum remembers rates.
     """
 
     lr: NonNegative = 1.0
@@ -35,17 +34,18 @@ class Polyak(Step):
     floor: float = 0.0
     eps: NonNegative = 1e-8
     growth: Positive = float("inf")
-    inside: bool = False
     last = State(per="model")
 
+    def measures(self) -> bool:
+        """Return true: the loss is divided by how fast the step lowers it."""
+        return True
+
     def apply(self, x: Signals, s: Memory) -> Signals:
-        square = total(x.grad * x.grad, "model")
-        free = where(square > 0, maximum(x.loss - self.floor, 0.0) / (self.c * square + self.eps), 0.0)
+        slope = let("slope", total(x.grad * x.quotient(), "model"))
+        free = where(slope > 0, maximum(x.loss - self.floor, 0.0) / (self.c * slope + self.eps), 0.0)
         longest = where(s.last > 0, minimum(self.lr, self.growth * s.last), self.lr)
         rate = let("η", minimum(free, longest))
         s.last = where(rate > 0, rate, s.last)
-        if self.inside:
-            return x.replace(direction=rate * x.direction, rate=where(self.lr > 0, 1.0, 0.0))
         return x.replace(rate=rate)
 
 
@@ -110,6 +110,10 @@ class MoMo(Step, name="momo"):
     f = State(per="model")
     p = State(per="model")
     bound = State(per="model")
+
+    def measures(self) -> bool:
+        """Return true: the model of the loss is that of the averaged gradients."""
+        return True
 
     def apply(self, x: Signals, s: Memory) -> Signals:
         f = self._average("f", x.loss, x, s)

@@ -21,7 +21,6 @@ SCALE_FIRST: Final = moved("scale", before="momentum")  # momentum works on the 
 CLIPPED_FIRST: Final = moved("scale", "guard", before="momentum")  # and on what a guard has left of it
 SCALE_AFTER: Final = moved("scale", before="guard")  # the scale works on the geometry's step, not on the gradient
 DECAY_INSIDE: Final = moved("regularize", before="guard")  # the guard sees step and decay together
-MEASURED: Final = moved("step", before="guard")  # the rate is found from what momentum and scale suggest
 
 
 def decoupled(weight_decay: float) -> Decoupled | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from slalom.errors import UsageError, unknown
 from slalom.parts import Part, part_classes
-from slalom.recipes.recipe import ORDER, ByRole, Recipe
+from slalom.recipes.recipe import ByRole, Recipe
 from slalom.recipes.registry import method
 
 _HINT = "Import the module that defines it first, if it is your own."
@@ -58,7 +58,7 @@ def _read_any(table: dict[str, Any]) -> Recipe | ByRole:
 
 
 def _recipe_table(recipe: Recipe) -> dict[str, Any]:
-    table: dict[str, Any] = {"order": list(recipe.order)} if recipe.order != ORDER else {}
+    table: dict[str, Any] = {"order": list(recipe.order)} if recipe.order != recipe.natural_order() else {}
     for entry in dataclasses.fields(Recipe):
         value = getattr(recipe, entry.name)
         if value is not None and entry.name not in ("order", "schedule"):

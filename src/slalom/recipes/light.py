@@ -19,7 +19,7 @@ from slalom.parts import (
     RelativeSize,
     SecondMoment,
     Sinkhorn,
-    StepEma,
+    WholeSteps,
 )
 from slalom.recipes.adam import adamw
 from slalom.recipes.common import CLIPPED_FIRST, SCALE_FIRST, decoupled
@@ -78,7 +78,7 @@ def adafactor_hf(
     return Recipe(
         scale=Factored(decay_rate, eps[0]),
         guard=ClipUpdate(clip_threshold),
-        momentum=StepEma(beta1) if beta1 else None,
+        momentum=WholeSteps(Ema(beta1, debias=False)) if beta1 else None,
         regularize=decoupled(weight_decay),
         step=Relative(lr, eps[1], 1e-6 if warmup_init else 0.0, scale_parameter, relative_step),
         order=CLIPPED_FIRST,

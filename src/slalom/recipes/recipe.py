@@ -48,6 +48,18 @@ ORDER: Final[tuple[Slot, ...]] = (
     "form",
     "average",
 )
+# Where the length of a step is found from the step itself, that comes once its direction and metric are known.
+MEASURED: Final[tuple[Slot, ...]] = (
+    "gradient",
+    "momentum",
+    "scale",
+    "geometry",
+    "step",
+    "guard",
+    "regularize",
+    "form",
+    "average",
+)
 _DIRECTING: Final = ("momentum", "scale", "geometry", "guard")
 
 
@@ -104,7 +116,9 @@ class Recipe(Scheduled):
             Several parts in a tuple run one after the other.
         step: a part, or a number for a plain learning rate.
         form: greedy by default.
-        order: in which order the slots run. LaProp has its scale before its momentum, LAMB its decay before its guard.
+        order: in which order the slots run, if not in the natural one: that of the list above, step after gradient, or
+            after geometry where the step measures what it sizes (`Step.measures`). LaProp has its scale before its
+            momentum, LAMB its decay before its guard.
         schedule: how hyper-parameters move over a run, as text by the names of `hyperparameters`: ``{"lr": "warmup 5%,
             cosine"}``. `build` does not look at it, since it does not know how long the run is; `scheduler` does.
 
@@ -122,12 +136,14 @@ class Recipe(Scheduled):
     step: Step | float = 1e-3
     form: Form = field(default_factory=Greedy)
     average: Average | None = None
-    order: tuple[Slot, ...] = ORDER
+    order: tuple[Slot, ...] = ()
     schedule: Mapping[str, Entry] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.step, Part):
             object.__setattr__(self, "step", Fixed(self.step))
+        if not self.order:
+            object.__setattr__(self, "order", self.natural_order())
         for slot in self.order:
             if slot not in ORDER:
                 raise unknown("slot", slot, ORDER)
@@ -157,6 +173,10 @@ class Recipe(Scheduled):
         """Return the parts in a slot, in the order in which they run."""
         chosen = getattr(self, slot)
         return () if chosen is None else chosen if isinstance(chosen, tuple) else (chosen,)
+
+    def natural_order(self) -> tuple[Slot, ...]:
+        """Return the order in which the slots run where none is stated."""
+        return MEASURED if isinstance(self.step, Step) and self.step.measures() else ORDER
 
     def sequence(self) -> Iterator[tuple[Slot, Part]]:
         """Yield every part with its slot, in the order in which they run."""

@@ -23,12 +23,12 @@ from slalom.parts import (
     ScheduleFree,
     SecondMoment,
     SquaredDecay,
+    WholeSteps,
 )
-from slalom.recipes.common import MEASURED, decoupled
-from slalom.recipes.recipe import Recipe
+from slalom.recipes.common import decoupled
+from slalom.recipes.recipe import ORDER, Recipe
 from slalom.recipes.registry import recipe
 
-# The step after what it measures: MoMo asks momentum and scale.
 _ONE_DISTANCE: Final = {
     "late-gradient": "its distance is one number for the whole model: a late tensor meets what the others found",
     "two-groups": "one distance for the whole model, by definition",
@@ -99,10 +99,12 @@ def dadapt_adam(
     weight_decay: float = 0.0,
     d0: float = 1e-6,
     growth: float = float("inf"),
+    decoupled_weight_decay: bool = False,
 ) -> Recipe:
     return Recipe(
-        gradient=L2(weight_decay) if weight_decay else None,
-        momentum=Ema(betas[0], debias=False),
+        gradient=L2(weight_decay) if weight_decay and not decoupled_weight_decay else None,
+        regularize=decoupled(weight_decay if decoupled_weight_decay else 0.0),
+        momentum=WholeSteps(Ema(betas[0], debias=False)),
         scale=SecondMoment(betas[1], eps, debias=False),
         step=DAdaptation(lr, betas[1], d0, growth),
     )
@@ -256,8 +258,9 @@ def sps(lr: float = 1.0, c: float = 0.5, floor: float = 0.0, growth: float = flo
 )
 def alig(lr: float = 1e-1, momentum: float = 0.9, eps: float = 1e-5) -> Recipe:
     return Recipe(
-        momentum=HeavyBall(momentum, nesterov=True) if momentum else None,
-        step=Polyak(lr, 1.0, 0.0, eps, inside=True),
+        momentum=WholeSteps(HeavyBall(momentum, nesterov=True)) if momentum else None,
+        step=Polyak(lr, 1.0, 0.0, eps),
+        order=ORDER,  # rates are of the gradient alone: momentum comes after them
     )
 
 
@@ -277,7 +280,6 @@ def momo(lr: float = 1.0, beta: float = 0.9, floor: float = 0.0, estimate: bool 
     return Recipe(
         momentum=HeavyBall(beta, dampening=beta),
         step=MoMo(lr, beta, False, floor, estimate),
-        order=MEASURED,
     )
 
 
@@ -304,7 +306,6 @@ def momo_adam(
         momentum=Ema(betas[0]),
         scale=SecondMoment(betas[1], eps),
         step=MoMo(lr, betas[0], True, floor, estimate),
-        order=MEASURED,
     )
 
 
