@@ -2,7 +2,19 @@
 
 from typing import Any
 
-from slalom import accumulate, algebra, landscape, losses, memory, observe, parts, schedules, sharpness
+from slalom import (
+    accumulate,
+    algebra,
+    compress,
+    finite_sums,
+    landscape,
+    losses,
+    memory,
+    observe,
+    parts,
+    schedules,
+    sharpness,
+)
 from slalom.attention import largest_logits, qk_clip
 from slalom.batchnorm import update_bn
 from slalom.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -24,8 +36,10 @@ __all__ = [
     "accumulate",
     "algebra",
     "assign_roles",
+    "compress",
     "create",
     "find_lr",
+    "finite_sums",
     "landscape",
     "largest_logits",
     "list_optimizers",

@@ -5,6 +5,8 @@ from typing import Any, Literal
 
 from slalom import accumulate as accumulate
 from slalom import algebra as algebra
+from slalom import compress as compress
+from slalom import finite_sums as finite_sums
 from slalom import landscape as landscape
 from slalom import losses as losses
 from slalom import memory as memory

@@ -7,8 +7,25 @@ drawn alike for both points of a step here, but layers that remember batches (ba
 """
 
 from slalom.finite_sums.base import Loss, Prox, l1, l2
+from slalom.finite_sums.compressed import CompressedSum, diana, diana_nastya, diana_rr, q_nastya, q_rr
 from slalom.finite_sums.natasha import Natasha2, Natasha15
 from slalom.finite_sums.proximal import FISTA
 from slalom.finite_sums.reduced import SVRG, Katyusha
 
-__all__ = ["FISTA", "SVRG", "Katyusha", "Loss", "Natasha2", "Natasha15", "Prox", "l1", "l2"]
+__all__ = [
+    "FISTA",
+    "SVRG",
+    "CompressedSum",
+    "Katyusha",
+    "Loss",
+    "Natasha2",
+    "Natasha15",
+    "Prox",
+    "diana",
+    "diana_nastya",
+    "diana_rr",
+    "l1",
+    "l2",
+    "q_nastya",
+    "q_rr",
+]
