@@ -45,7 +45,7 @@ PLANNER = ("program", "plan", "phases", "staged", "tables", "matrices", "batch",
 SOURCES = {
     "parts": ["parts/*.py"],
     "planner": [f"engine/{name}.py" for name in PLANNER],
-    "loader": ["optimizer/loading.py", "checkpoint.py", "runstate.py", "durable.py"],
+    "loader": ["optimizer/loading.py", "checkpoint/*.py"],
 }
 # Of the tests that all methods share, those that see most; and whatever else runs a step, a plan or a loader.
 METHODS = (

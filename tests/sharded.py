@@ -176,7 +176,7 @@ def plain_gradient_is_refused() -> str:
     """torch itself lets nobody assign one; another library may get round that."""
     ours, sharded, *_ = pair("adamw", "auto")
     try:
-        gradient_of(ours[0], torch.zeros(ours[0].shape), sharded._program(sharded.param_groups[0], ours[0]))
+        gradient_of(ours[0], torch.zeros(ours[0].shape), sharded.program(sharded.param_groups[0], ours[0]))
     except RuntimeError as error:
         return str(error)
     return ""

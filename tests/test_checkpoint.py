@@ -18,7 +18,7 @@ from torch.optim import lr_scheduler
 
 import slalom
 from networks import go, quietly
-from slalom.runstate import plain
+from slalom.checkpoint.runstate import plain
 from slalom.testing import assert_exact_resume
 
 
@@ -149,7 +149,7 @@ def test_reduced_precision_frozen_layers_and_modes_go_on() -> None:
 
 @pytest.mark.parametrize("cut", ["optimizer", "random"])
 def test_what_is_not_restored_is_noticed(cut: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    import slalom.checkpoint as module
+    import slalom.checkpoint.checkpoint as module
 
     if cut == "random":
         monkeypatch.setattr(module, "set_random_states", lambda states: None)
@@ -439,7 +439,7 @@ def test_a_loader_that_fails_halfway_leaves_everything_as_it_was(tmp_path: Path)
 
 def test_a_later_format_is_refused_and_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slalom.save_checkpoint(tmp_path, **simple())
-    monkeypatch.setattr("slalom.checkpoint.FORMAT", 2)
+    monkeypatch.setattr("slalom.checkpoint.checkpoint.FORMAT", 2)
     slalom.save_checkpoint(tmp_path, **simple())
     monkeypatch.undo()
     with pytest.raises(ValueError, match="has format 2, this slalom reads 1"):

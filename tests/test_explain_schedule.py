@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 import pytest
 
 from slalom import pictures
-from slalom.describe_schedule import as_json, describe, picture
+from slalom.describe.schedule import as_json, describe, picture
 from slalom.schedules import Cosine, LinearWarmup, parse
 from slalom.schedules.base import named
 

@@ -18,8 +18,8 @@ import torch
 from torch import nn
 
 import slalom
-from slalom import checkpoint, runstate
-from slalom.durable import write_durably
+from slalom.checkpoint import checkpoint, runstate
+from slalom.checkpoint.durable import write_durably
 
 
 def run(sizes: list[int] | None = None, **settings: Any) -> dict[str, Any]:

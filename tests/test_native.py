@@ -157,7 +157,7 @@ def test_a_state_is_never_read_after_it_was_overwritten(monkeypatch: pytest.Monk
 def _program(name: str) -> Any:
     w = torch.nn.Parameter(torch.ones(2, 2))
     optimizer = slalom.create(name, [w])
-    return optimizer._program(optimizer.param_groups[0], w)
+    return optimizer.program(optimizer.param_groups[0], w)
 
 
 @pytest.mark.parametrize("name", ["adamw", "lamb", "adafactor", "prodigy", "sm3", "smmf"])

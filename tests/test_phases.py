@@ -148,7 +148,7 @@ def test_soap_equals_the_reference_over_several_refreshes(missing: bool) -> None
 def test_muon_is_cut_before_and_after_the_iteration() -> None:
     w = torch.nn.Parameter(torch.zeros(4, 3))
     optimizer = RECIPES["muon"].build([w])
-    phases = cut(optimizer._program(optimizer.param_groups[0], w))
+    phases = cut(optimizer.program(optimizer.param_groups[0], w))
     assert [phase.kind for phase in phases.phases] == ["fused", "matrix", "fused"]
     assert list(phases.phases[0].program.writes) == ["ema.m", "~1"]  # the buffer is stored in the first pass
     assert len(phases.scratch) == 2
@@ -157,14 +157,14 @@ def test_muon_is_cut_before_and_after_the_iteration() -> None:
 def test_a_norm_of_the_model_is_taken_once_though_two_phases_need_it() -> None:
     w = torch.nn.Parameter(torch.zeros(4, 3))
     optimizer = RECIPES["as long as the model's gradient"].build([w])
-    phases = cut(optimizer._program(optimizer.param_groups[0], w))
+    phases = cut(optimizer.program(optimizer.param_groups[0], w))
     assert [len(phase.program.crossings) for phase in phases.phases] == [1, 0, 0]
 
 
 def test_scratch_that_is_needed_in_turn_shares_its_place() -> None:
     w = torch.nn.Parameter(torch.zeros(64, 64))
     optimizer = RECIPES["muon"].build([w])
-    phases = cut(optimizer._program(optimizer.param_groups[0], w))
+    phases = cut(optimizer.program(optimizer.param_groups[0], w))
     assert matrices._Scratch(phases, w, 1).size == 64 * 64
 
 
@@ -205,7 +205,7 @@ def test_members_that_lie_side_by_side_are_seen_without_a_copy() -> None:
     params = lists([(6, 5)] * 4, torch.float32)
     optimizer = RECIPES["muon"].build(params)
     optimizer.init_state()
-    program = optimizer._program(optimizer.param_groups[0], params[0])
+    program = optimizer.program(optimizer.param_groups[0], params[0])
     states = [optimizer.state[p] for p in params]
     ((launch, places),) = matrices.launches(program, params, states, lambda *given: Nothing())
     assert places == [0, 1, 2, 3]

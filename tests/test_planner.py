@@ -34,14 +34,14 @@ def program(name: str) -> Program:
     """What a matrix of a model runs."""
     w = torch.nn.Parameter(torch.ones(4, 3))
     optimizer = build(name, [w])
-    return optimizer._program(optimizer.param_groups[0], w)
+    return optimizer.program(optimizer.param_groups[0], w)
 
 
 def of_recipe(**parts: Any) -> Program:
     """What a matrix runs under a recipe of one's own."""
     w = torch.nn.Parameter(torch.ones(4, 3))
     optimizer = Recipe(**{"step": 0.1, **parts}).build([w])
-    return optimizer._program(optimizer.param_groups[0], w)
+    return optimizer.program(optimizer.param_groups[0], w)
 
 
 W, G = (Expr("input", attrs={"name": name}, dims=ELEMENT) for name in ("w", "g"))
@@ -473,5 +473,5 @@ def test_numbers_of_the_host_are_handed_over_once_for_every_pass(monkeypatch: py
         filled.clear()
         optimizer = build(name, lists([(4, 3)], torch.float32), executor="native")
         drive(optimizer, 1)
-        stages = wire(optimizer._program(optimizer.param_groups[0], optimizer.param_groups[0]["params"][0])).plan.stages
+        stages = wire(optimizer.program(optimizer.param_groups[0], optimizer.param_groups[0]["params"][0])).plan.stages
         assert filled == list(range(len(stages)))

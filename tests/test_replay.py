@@ -89,7 +89,7 @@ def test_time_growing_penalties_take_one_step_however_many_were_missed() -> None
         w = nn.Parameter(torch.ones(3, 2))
         optimizer = build(name, [w], **settings)  # type: ignore[arg-type]
         group = optimizer.param_groups[0]
-        assert skips(optimizer._program(group, w), tuple(sorted(numbers(group).items(), key=repr))) == one
+        assert skips(optimizer.program(group, w), tuple(sorted(numbers(group).items(), key=repr))) == one
 
 
 def test_saving_catches_up_and_resuming_goes_on_alike() -> None:

@@ -98,7 +98,7 @@ def program_of(recipe: Recipe, shape: tuple[int, ...] = (4, 3)) -> Program:
     """What a tensor of this shape runs."""
     w = torch.nn.Parameter(torch.ones(shape))
     optimizer = recipe.build([w])
-    return optimizer._program(optimizer.param_groups[0], w)
+    return optimizer.program(optimizer.param_groups[0], w)
 
 
 def launched(
@@ -108,7 +108,7 @@ def launched(
     params = lists(list(shapes), torch.float32)
     optimizer = recipe.build(params)
     optimizer.init_state()
-    program = optimizer._program(optimizer.param_groups[0], params[0])
+    program = optimizer.program(optimizer.param_groups[0], params[0])
     words = itertools.repeat(unread) if isinstance(unread, bool) else iter(unread)
     states = [dict(optimizer.state[p]) for p in params]
     kept: list[Any] = [] if log is None else log

@@ -67,7 +67,7 @@ class Replay:
 
     def _watch(self, name: str, module: nn.Embedding | nn.EmbeddingBag, place: int) -> None:
         table, group = module.weight, self._optimizer.param_groups[place]
-        program = self._optimizer._program(group, table)
+        program = self._optimizer.program(group, table)
         obstacle = row_obstacle(program, table.ndim)
         shared = [key for key, slot in program.states.items() if slot.per not in ("element", "row")]
         if obstacle is None and shared:
@@ -114,7 +114,7 @@ class Replay:
             values = numbers(group)
             if table.history and table.history[-1][1] == values:
                 values = table.history[-1][1]  # type: ignore[assignment]  # one object for many equal steps
-            table.history.append((optimizer._program(group, table.parameter), values))
+            table.history.append((optimizer.program(group, table.parameter), values))
             gradient = table.parameter.grad
             assert gradient is not None
             if gradient.is_sparse:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import slalom
-from slalom.durable import Digesting
+from slalom.checkpoint.durable import Digesting
 
 CALLS = ("open", "fsync", "replace", "unlink", "mkdir", "listdir", "close")
 

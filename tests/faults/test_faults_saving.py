@@ -211,7 +211,7 @@ def test_a_draft_that_somebody_planted_is_never_written_through(
     """Row "read-only or vanished folder": writable for too many."""
     victim = tmp_path / "victim"
     victim.write_text("precious")
-    monkeypatch.setattr("slalom.durable.secrets.token_hex", lambda n: "known")
+    monkeypatch.setattr("slalom.checkpoint.durable.secrets.token_hex", lambda n: "known")
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / ".checkpoint-000001.pt.known.part").symlink_to(victim)
@@ -225,7 +225,7 @@ def test_a_value_on_the_disk_that_differs_from_what_was_written_is_noticed_at_on
 ) -> None:
     """Row "corrupted file", from the beginning."""
     saved_at(tmp_path, 2)
-    monkeypatch.setattr("slalom.durable.digest", lambda file: "something else")
+    monkeypatch.setattr("slalom.checkpoint.durable.digest", lambda file: "something else")
     with pytest.raises(OSError, match="does not read back as it was written"):
         slalom.save_checkpoint(tmp_path, **make())
     assert len(list(tmp_path.iterdir())) == 2

@@ -120,7 +120,7 @@ def test_a_clock_that_is_set_back_does_not_change_which_checkpoint_is_the_newest
     run = make()
     slalom.load_checkpoint(tmp_path, **run)
     train(run, 4, 9)
-    monkeypatch.setattr("slalom.checkpoint.datetime.datetime", Earlier)
+    monkeypatch.setattr("slalom.checkpoint.checkpoint.datetime.datetime", Earlier)
     slalom.save_checkpoint(tmp_path, **run, position=9)
     fresh = make()
     loaded = slalom.load_checkpoint(tmp_path, **fresh)

@@ -26,7 +26,8 @@ def explain_schedule(
     """Draw a schedule: "warmup 5%, cosine", "wsd 10000 2000 shape=1-sqrt", "0.1 * one-cycle 1000", ..."""
     from rich.console import Console
 
-    from slalom import describe_schedule, pictures
+    from slalom import pictures
+    from slalom.describe import schedule as describe_schedule
     from slalom.schedules import Values, from_toml, parse
 
     if text.endswith(".toml"):

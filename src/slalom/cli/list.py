@@ -17,7 +17,7 @@ def list_methods(
     from rich.console import Console
     from rich.table import Table
 
-    from slalom.describe import state_bytes
+    from slalom.describe import bytes_per_parameter
     from slalom.errors import unknown
     from slalom.recipes import FAMILIES, list_optimizers, method
 
@@ -29,7 +29,7 @@ def list_methods(
     if as_json:
         fields = ("name", "class_name", "title", "family", "year", "source", "use", "avoid")
         rows = [
-            {**{field: getattr(entry, field) for field in fields}, "state_bytes": state_bytes(entry)}
+            {**{field: getattr(entry, field) for field in fields}, "state_bytes": bytes_per_parameter(entry)}
             for entry in entries
         ]
         print(json.dumps(rows, indent=2, ensure_ascii=False))
@@ -44,7 +44,7 @@ def list_methods(
             table.add_row()
         table.add_row(f"[bold]{family}", "year", "state", f"[dim italic]{FAMILIES.get(family, '')}")
         for entry in members:
-            table.add_row(f"  {entry.name}", f"[dim]{entry.year}", f"{state_bytes(entry):.3g}", entry.use)
+            table.add_row(f"  {entry.name}", f"[dim]{entry.year}", f"{bytes_per_parameter(entry):.3g}", entry.use)
     console = Console()
     console.print(table)
     hint = "`slalom explain NAME` shows the formula."

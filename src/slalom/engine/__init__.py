@@ -10,7 +10,7 @@ from slalom.engine.phases import Phases, needs_phases
 from slalom.engine.plan import Plan, UnplannableError
 from slalom.engine.program import Leaves, Program, leaves, trace
 from slalom.engine.scan import finite
-from slalom.engine.sparse import Rows, check_choice, check_gradient
+from slalom.engine.sparse import Rows, rests, row_obstacle
 from slalom.engine.staged import planned
 from slalom.engine.storage import computed_dtype, fresh, kept_bytes, kept_dtype, layout, shares
 
@@ -33,8 +33,6 @@ __all__ = [
     "Seat",
     "UnplannableError",
     "Work",
-    "check_choice",
-    "check_gradient",
     "choose",
     "computed_dtype",
     "finite",
@@ -50,6 +48,8 @@ __all__ = [
     "pieces",
     "planned",
     "read",
+    "rests",
+    "row_obstacle",
     "run",
     "seats_of_blocks",
     "shares",

@@ -10,60 +10,18 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeAlias, get_args
+from typing import Any, Final, Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
 from slalom.algebra import MATRIX, REDUCTIONS, THIN, Expr
-from slalom.engine.batch import LOSS, Batch, Numbers, SharedWrites, run
+from slalom.engine.batch import LOSS, Batch, SharedWrites, run
 from slalom.engine.eager import EagerBatch, Work
 from slalom.engine.program import Program
 from slalom.engine.storage import fresh
 
 Rows: TypeAlias = Literal["exact", "lazy"]
-_CHOICES: Final = get_args(Rows)
-_WORKS: Final = "adagrad, adagrad-rowwise, ftrl-proximal, group-ftrl and plain sgd"
-
-
-def check_choice(sparse: object) -> None:
-    """Raise `ValueError` unless this is a way to treat sparse gradients."""
-    if sparse not in _CHOICES:
-        raise ValueError(f'sparse={sparse!r}: it must be "exact" or "lazy".')
-
-
-def check_gradient(
-    gradient: Tensor, parameter: Tensor, label: str, program: Program, numbers: Numbers, sparse: str
-) -> None:
-    """Raise `RuntimeError` if this sparse gradient cannot be used, with the reason and what can be done.
-
-    Args:
-        gradient: a sparse COO tensor.
-        parameter: as real values.
-        label: what the parameter is called in the sentence.
-        program: what it runs.
-        numbers: its hyper-parameters.
-        sparse: "exact" demands that rows without gradient rest; "lazy" lets them rest whatever the recipe says.
-    """
-    begin = f"parameter {label} has a sparse gradient, "
-    if gradient.sparse_dim() != 1:
-        raise RuntimeError(
-            f"{begin}sparse in {gradient.sparse_dim()} of its dimensions: only whole rows can be, as from "
-            "nn.Embedding(sparse=True); make it dense with to_dense()."
-        )
-    obstacle = row_obstacle(program, parameter.ndim)
-    if obstacle is not None:
-        raise RuntimeError(
-            f"{begin}but {obstacle}, so this recipe has no meaning for single rows: build the layer with "
-            f"sparse=False, or give it a recipe that works row by row, such as {_WORKS}."
-        )
-    if sparse == "exact" and not rests(program, tuple(sorted(numbers.items(), key=repr))):
-        raise RuntimeError(
-            f"{begin}but under this recipe rows without one move or forget too (momentum, averages, decay). "
-            'Leave them out with sparse="lazy", another algorithm as SparseAdam is to Adam; make up for what '
-            "they miss with slalom.replay(optimizer, model); "
-            f"or take a recipe whose rows rest, such as {_WORKS}; or build the layer with sparse=False."
-        )
 
 
 # --- what a recipe means for single rows -----------------------------------------------------------------
@@ -210,4 +168,4 @@ class SparseBatch:
         return shared
 
 
-__all__ = ["Rows", "SparseBatch", "Touched", "check_choice", "check_gradient", "gather", "rests", "row_obstacle"]
+__all__ = ["Rows", "SparseBatch", "Touched", "gather", "rests", "row_obstacle"]

@@ -173,7 +173,7 @@ def _owned(optimizer: Optimizer) -> Iterator[Owned]:
     """Yield every parameter with its group and its program."""
     for group in optimizer.param_groups:
         for parameter in group["params"]:
-            yield group, parameter, optimizer._program(group, parameter)
+            yield group, parameter, optimizer.program(group, parameter)
 
 
 def _state(owned: Iterable[Owned], ranks: int) -> int:

@@ -69,10 +69,10 @@ class InverseRates:
                 self._program(group, parameter)  # refuses now what it would refuse in the middle of training
 
     def _program(self, group: Mapping[str, Any], parameter: Tensor) -> Program:
-        known = self._optimizer._program(group, parameter)
+        known = self._optimizer.program(group, parameter)
         if id(known) not in self._programs:
             ndim = min(pieces(real_view(parameter), blocks_of(group, parameter))[0].ndim, 2)
-            self._programs[id(known)] = _of_state(self._optimizer._trace(group, ndim, _inverse_rate))
+            self._programs[id(known)] = _of_state(self._optimizer.traced(group, ndim, _inverse_rate))
         return self._programs[id(known)]
 
     def of(self, place: int, group: Mapping[str, Any], parameter: Tensor, values: Any) -> Tensor:

@@ -24,7 +24,7 @@ class Evaluation:
     if TYPE_CHECKING:
         param_groups: list[dict[str, Any]]
         state: Any
-        _trace: Callable[[Mapping[str, Any], int, Any], Program]
+        traced: Callable[[Mapping[str, Any], int, Any], Program]
         _clock: Callable[[], float]
 
     @contextlib.contextmanager
@@ -74,7 +74,7 @@ class Evaluation:
     def _averaged(self, place: int, group: Mapping[str, Any], parameter: Tensor) -> Tensor | None:
         whole, blocks = real_view(parameter.detach()), blocks_of(group, parameter)
         own = pieces(whole, blocks)
-        program = self._trace(group, min(own[0].ndim, 2), Recipe.readout)
+        program = self.traced(group, min(own[0].ndim, 2), Recipe.readout)
         if not program.states:
             return None
         state = self.state[parameter]

@@ -21,7 +21,6 @@ from slalom.engine import (
     Leaves,
     Program,
     Rows,
-    check_choice,
     choose,
     fresh,
     kept_dtype,
@@ -35,6 +34,7 @@ from slalom.optimizer.closures import asked_by_a_step_of_a_scaler, plain_step, s
 from slalom.optimizer.evaluation import Evaluation
 from slalom.optimizer.loading import KEPT, STEP, check_layout, merged_groups, real_view, restored_states
 from slalom.optimizer.nonfinite import OnNonfinite, checked
+from slalom.optimizer.sparse import check_choice
 from slalom.optimizer.updating import Updating
 from slalom.parts import Signals
 from slalom.recipes import ByRole, Method, Recipe
@@ -199,8 +199,8 @@ class Optimizer(Evaluation, Updating, torch.optim.Optimizer):
 
     # --- programs and state ------------------------------------------------------------------------------------
 
-    def _program(self, group: Mapping[str, Any], parameter: Tensor) -> Program:
-        """Return the traced formula for a parameter; traced again only when the structure changes."""
+    def program(self, group: Mapping[str, Any], parameter: Tensor) -> Program:
+        """Return what a step does to a parameter, as it runs; traced again only when the structure changes."""
         role = group.get("role", "rest")
         ndim = min(pieces(real_view(parameter), blocks_of(group, parameter))[0].ndim, 2)
         key = (role, group["maximize"], ndim, self._blueprint.structure(group, role))
@@ -209,12 +209,13 @@ class Optimizer(Evaluation, Updating, torch.optim.Optimizer):
         for program in known:
             if all(is_zero(values[name]) != answer for name, answer in program.asked.items()):
                 return program
-        known.append(the_one(self._trace(group, ndim, Recipe.run)))
+        known.append(the_one(self.traced(group, ndim, Recipe.run)))
         return known[-1]
 
-    def _trace(
+    def traced(
         self, group: Mapping[str, Any], ndim: int, method: Callable[[Recipe, Signals, Recorder], Value]
     ) -> Program:
+        """Return what a method of a group's recipe computes, on parameters of so many dimensions, as a new program."""
         role = group.get("role", "rest")
         asked: Asked = {}
         recipe = self._blueprint.recipe(self._blueprint.live(group, role, asked), role)
@@ -232,21 +233,21 @@ class Optimizer(Evaluation, Updating, torch.optim.Optimizer):
 
     def schema(self, group: Mapping[str, Any], parameter: Tensor) -> Mapping[str, State]:
         """Return the declaration of a parameter's state, by key."""
-        return self._program(group, parameter).states
+        return self.program(group, parameter).states
 
     def _loadable(self, group: Mapping[str, Any], parameter: Tensor) -> tuple[dict[str, State], set[str]]:
         """Return the states that a checkpoint of this recipe may hold, and those that it must hold.
 
         A number that was set to 0, or from 0, since the last step has left a state behind or has not made it yet.
         """
-        program = self._program(group, parameter)
+        program = self.program(group, parameter)
         allowed, needed = dict(program.states), set(program.states)
         for (name, place), answer in program.asked.items():
             other: Any = 0.0 if answer else 0.5
             if place is not None:
                 other = (*group[name][:place], other, *group[name][place + 1 :])
             try:
-                states = self._program({**group, name: other}, parameter).states
+                states = self.program({**group, name: other}, parameter).states
             except ValueError:
                 continue  # the recipe refuses this value, so it cannot have been
             allowed = {**states, **allowed}
@@ -257,7 +258,7 @@ class Optimizer(Evaluation, Updating, torch.optim.Optimizer):
         """Return which executors run, each with the reason, for the parameters of all groups."""
         return dict(
             choose(
-                self._program(group, parameter),
+                self.program(group, parameter),
                 pieces(real_view(local(parameter)), blocks_of(group, parameter))[0],
                 self._executor,
             )
@@ -269,7 +270,7 @@ class Optimizer(Evaluation, Updating, torch.optim.Optimizer):
     def needs_loss(self) -> bool:
         """Whether the recipe reads the loss, so that ``step`` needs a closure that returns it."""
         groups = self.param_groups
-        return any(self._program(group, parameter).needs_loss for group in groups for parameter in group["params"])
+        return any(self.program(group, parameter).needs_loss for group in groups for parameter in group["params"])
 
     @torch.no_grad()
     def init_state(self) -> None:
@@ -280,7 +281,7 @@ class Optimizer(Evaluation, Updating, torch.optim.Optimizer):
         """
         for group in self.param_groups:
             for parameter in group["params"]:
-                self._prepare(group, parameter, self._program(group, parameter))
+                self._prepare(group, parameter, self.program(group, parameter))
 
     def _prepare(self, group: Mapping[str, Any], parameter: Tensor, program: Program) -> dict[str, Any]:
         """Return a parameter's state, created as a whole if it is not there."""

@@ -17,7 +17,6 @@ from slalom.engine import (
     Program,
     Rows,
     Seat,
-    check_gradient,
     latest,
     run,
     seats_of_blocks,
@@ -28,6 +27,7 @@ from slalom.optimizer.closures import Scaled
 from slalom.optimizer.known import Known
 from slalom.optimizer.loading import STEP, real_view
 from slalom.optimizer.nonfinite import OnNonfinite, all_finite, complaint
+from slalom.optimizer.sparse import check_gradient
 from slalom.recipes.blueprint import Blueprint, is_zero, numbers
 from slalom.roles import blocks_of, label
 
@@ -57,7 +57,7 @@ class Updating:
         _blueprint: Blueprint
         _executor: Executor
         _programs: dict[Any, list[Program]]
-        _program: Callable[[Mapping[str, Any], Tensor], Program]
+        program: Callable[[Mapping[str, Any], Tensor], Program]
         _prepare: Callable[[Mapping[str, Any], Tensor, Program], dict[str, Any]]
         _rows: Callable[[Mapping[str, Any]], Rows]
         _optimizer_step_code: Callable[[], None]
@@ -178,7 +178,7 @@ class Updating:
         found: Gradients = [parameter.grad for parameter in group["params"]]
         if not any_sharded(group["params"]):
             return found
-        return [gradient_of(p, g, self._program(group, p)) for p, g in zip(group["params"], found, strict=True)]
+        return [gradient_of(p, g, self.program(group, p)) for p, g in zip(group["params"], found, strict=True)]
 
     def _parts(self, crew: Crew) -> list[Shard]:
         """Return the sharded parameters that step in a group."""
@@ -203,7 +203,7 @@ class Updating:
         for index, (parameter, gradient) in enumerate(zip(group["params"], gradients, strict=True)):
             if gradient is None:
                 continue
-            program, whole = self._program(group, parameter), real_view(parameter)
+            program, whole = self.program(group, parameter), real_view(parameter)
             blocks = blocks_of(group, parameter)
             if gradient.is_sparse:
                 check_gradient(gradient, whole, label(group, index), program, numbers(group), self._rows(group))

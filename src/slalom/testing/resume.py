@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from slalom.checkpoint import load_checkpoint, save_checkpoint
-from slalom.runstate import capture, plain, random_states, set_random_states
+from slalom.checkpoint.runstate import capture, plain, random_states, set_random_states
 
 _SHOWN = 5
 

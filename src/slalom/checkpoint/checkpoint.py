@@ -25,9 +25,8 @@ from typing import Any, BinaryIO, Final, cast
 import torch
 from torch import nn
 
-from slalom.durable import DRAFT, digest, sync_folder, write_durably
-from slalom.errors import ran_out_of_memory
-from slalom.runstate import (
+from slalom.checkpoint.durable import DRAFT, digest, sync_folder, write_durably
+from slalom.checkpoint.runstate import (
     Piece,
     Stateful,
     capture,
@@ -40,6 +39,7 @@ from slalom.runstate import (
     restore,
     set_random_states,
 )
+from slalom.errors import ran_out_of_memory
 
 FORMAT: Final = 1
 _NAME: Final = re.compile(r"checkpoint-(\d{6,12})\.(pt|json)")
