@@ -17,7 +17,8 @@ FACE = "slalom"  # the package itself: what everybody may import
 ROOMS = {
     "errors": "",
     "algebra": "",
-    "finite_sums": "",
+    "compress": "",
+    "finite_sums": "compress",
     "losses": "",
     "accumulate": "",
     "attention": "",
@@ -41,8 +42,8 @@ ROOMS = {
     "observe": "algebra batchnorm engine optimizer parts pictures recipes roles",
     "landscape": "keeping observe optimizer pictures schedules",
     FACE: (
-        "accumulate algebra attention batchnorm checkpoint landscape losses memory named observe optimizer parts "
-        "range_test recipes replay roles schedules sharpness"
+        "accumulate algebra attention batchnorm checkpoint compress finite_sums landscape losses memory named "
+        "observe optimizer parts range_test recipes replay roles schedules sharpness"
     ),
     "testing": "checkpoint",
     "lab": "slalom landscape observe pictures recipes",
