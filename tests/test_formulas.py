@@ -35,12 +35,13 @@ def aggregated(light: float) -> Formula:
     return formula
 
 
-def two_speeds(warmup: int) -> Formula:
+def two_speeds(warmup: int, alpha_warmup: int = 0, beta: float = 0.8) -> Formula:
     def formula(w: Tensor, g: Tensor, t: int, s: dict[str, Any]) -> Tensor:
         share = min(t / warmup, 1.0) if warmup else 1.0
-        fast, slow = math.log(0.8), math.log(0.99)
+        weight = min(t / alpha_warmup, 1.0) if alpha_warmup else share
+        fast, slow = math.log(max(beta, 1e-8)), math.log(0.99)
         decay = math.exp(fast * slow / ((1 - share) * slow + share * fast))
-        return ema(s, "m", g, 0.8) / (1 - 0.8**t) + 4 * share * ema(s, "l", g, decay)
+        return ema(s, "m", g, beta) / (1 - beta**t) + 4 * weight * ema(s, "l", g, decay)
 
     return formula
 
@@ -84,10 +85,17 @@ def confidence(w: Tensor, g: Tensor, t: int, s: dict[str, Any]) -> Tensor:
     aggregated_without_the_light=({"momentum": P.Aggregated(0.0, 0.8, 0.95)}, aggregated(0.0)),
     two_speeds=({"momentum": P.TwoSpeeds(0.8, 0.99, 4.0)}, two_speeds(0)),
     two_speeds_warming_up=({"momentum": P.TwoSpeeds(0.8, 0.99, 4.0, warmup=3)}, two_speeds(3)),
+    two_speeds_with_a_warm_alpha=({"momentum": P.TwoSpeeds(0.8, 0.99, 4.0, alpha_warmup=3)}, two_speeds(0, 3)),
+    two_speeds_warming_up_apart=({"momentum": P.TwoSpeeds(0.8, 0.99, 4.0, 4, 3)}, two_speeds(4, 3)),
+    one_slow_speed=({"momentum": P.TwoSpeeds(0.0, 0.99, 4.0, warmup=3)}, two_speeds(3, beta=0.0)),
     positive_negative=({"momentum": P.PositiveNegative(0.8, 0.5)}, positive_negative(debias=False)),
     positive_negative_debiased=({"momentum": P.PositiveNegative(0.8, 0.5, debias=True)}, positive_negative(True)),
     adaptive_memory=({"momentum": P.AdaptiveMemory(0.7, 0.1, "tensor")}, adaptive),
     a_difference=({"momentum": P.FractionalMemory(0.4, "difference", 2)}, fractional([-0.4, -0.4 * 0.6 / 2])),
+    a_difference_of_more_than_one=(
+        {"momentum": P.FractionalMemory(1.5, "difference", 2)},
+        fractional([-1.5, 1.5 * 0.5 / 2]),
+    ),
     a_memory=({"momentum": P.FractionalMemory(0.4, "memory", 3)}, fractional([0.3, 0.16, 0.16 * 2.6 / 4])),
     confidence=({"momentum": P.Confidence(0.8, 0.9, 0.1)}, confidence),
     nesterov=(

@@ -26,6 +26,10 @@ def reduced(w: Tensor, g: Tensor, t: int, s: dict[str, Any]) -> Tensor:
     return c / max(1.0, c.norm().item())
 
 
+def clipped_layer_rate(w: Tensor, g: Tensor, t: int, s: dict[str, Any]) -> Tensor:
+    return min(0.04 * w.norm() / (g.norm() + 0.2 * w.norm()) / LR, torch.tensor(1.0)) * (g + 0.2 * w)
+
+
 def layer_rate(w: Tensor, g: Tensor, t: int, s: dict[str, Any]) -> Tensor:
     return 0.4 * w.norm() / (g.norm() + 0.2 * w.norm()) * (g + 0.2 * w)
 
@@ -50,6 +54,10 @@ def layer_rate(w: Tensor, g: Tensor, t: int, s: dict[str, Any]) -> Tensor:
         lambda w, g, t, s: g * (row(w * w).sqrt().clamp(min=0.7) / row(g * g).sqrt()).clamp(max=1.0),
     ),
     layer_rate=({"gradient": P.LayerRate(0.4, 0.2)}, layer_rate),
+    layer_rate_that_slows_only=(
+        {"gradient": P.LayerRate(0.04, 0.2, clip=True), "order": ("step", "gradient", "form")},
+        clipped_layer_rate,
+    ),
     reduced=({"gradient": P.VarianceReduced(0.3, 0.8)}, reduced),
     length_kept=(
         {"gradient": P.KeepLength(0.8)},
@@ -81,9 +89,9 @@ def no_growth(w: Tensor, g: Tensor, u: Tensor, d: Tensor, t: int, s: dict[str, A
     return q / excess
 
 
-def cautious(kind: str) -> Formula:
+def cautious(kind: str, rest: float = 0.0) -> Formula:
     def change(w: Tensor, g: Tensor, u: Tensor, d: Tensor, t: int, s: dict[str, Any]) -> Tensor:
-        phi = (u * g > 0).double()
+        phi = torch.where(u * g > 0, 1.0, rest).double()
         made_up = {"count": phi.numel() / (phi.sum() + 1), "mean": 1 / phi.mean().clamp(min=1e-3), "none": 1.0}
         return u / d * phi * made_up[kind]
 
@@ -103,6 +111,18 @@ def friction(curve: Callable[[Tensor], Tensor]) -> Formula:
     trust=(
         {"guard": P.TrustRatio()},
         guarded(lambda w, g, u, d, t, s: u / d * w.norm() / (u / d).norm()),
+    ),
+    trust_in_long_weights=(
+        {"guard": P.TrustRatio(low=5.0)},
+        guarded(lambda w, g, u, d, t, s: u / d * max(w.norm().item(), 5.0) / (u / d).norm()),
+    ),
+    trust_in_short_weights=(
+        {"guard": P.TrustRatio(high=2.0)},
+        guarded(lambda w, g, u, d, t, s: u / d * min(w.norm().item(), 2.0) / (u / d).norm()),
+    ),
+    little_trust=(
+        {"guard": P.TrustRatio(most=2.5)},
+        guarded(lambda w, g, u, d, t, s: u / d * min((w.norm() / (u / d).norm()).item(), 2.5)),
     ),
     clipped=(
         {"guard": P.ClipUpdate(0.5)},
@@ -136,6 +156,7 @@ def friction(curve: Callable[[Tensor], Tensor]) -> Formula:
     ),
     cautious=({"guard": P.Cautious()}, cautious("count")),
     cautious_by_mean=({"guard": P.Cautious("mean")}, cautious("mean")),
+    hesitant=({"guard": P.Cautious("mean", rest=0.25)}, cautious("mean", 0.25)),
     cautious_alone=({"guard": P.Cautious("none")}, cautious("none")),
     friction=({"guard": P.Friction()}, friction(lambda x: 1 / (1 + (-x).exp()))),
     friction_rational=({"guard": P.Friction("rational")}, friction(lambda x: 1.1 - 1 / (2 * (1 + x)))),
@@ -215,6 +236,7 @@ def grouped(along: int) -> Formula:
         {"regularize": P.CautiousDecay(0.3)},
         lambda w, g, t, s: g + 0.3 * torch.where(g * w >= 0, w, 0.0),
     ),
+    towards_the_start=({"regularize": P.TowardsStart(0.3)}, lambda w, g, t, s: g + 0.3 * (w - s.setdefault("w", w))),
     unit_rows=({"regularize": P.NormLoss(0.3)}, lambda w, g, t, s: g + 0.6 * (1 - 1 / lengths(w)) * w),
     constrained=({"regularize": P.Constrained(4.0, mu=0.7)}, constrained("uniform", 0)),
     constrained_from_the_start=({"regularize": P.Constrained(0.5, "dependent", mu=0.7)}, constrained("dependent", 0)),
@@ -419,6 +441,10 @@ FLAT = {"scale": P.SecondMoment(0.8, 0.1, debias=False)}
     adaptation_of_sgd=({"step": P.DAdaptationSGD(0.6, 0.2)}, adaptation_of_sgd(math.inf)),
     adaptation_of_sgd_growing_slowly=({"step": P.DAdaptationSGD(0.6, 0.2, 1.1)}, adaptation_of_sgd(1.1)),
     hypergradient=({"step": P.Hypergradient(0.6, 0.3)}, hypergradient),
+    inertial=(
+        {"step": 0.6, "form": P.Inertial(beta=0.8), "regularize": P.Decoupled(0.3)},
+        lambda w, g, t, s: ema(s, "d", 0.6 * (g + 0.3 * w), 0.8),
+    ),
     mechanic=({"step": 0.6, "form": P.Mechanic(decay=0.2, s_init=0.01, eps=1e-3, count=3)}, mechanic),
 )
 def test_steps_that_find_their_length(parts: dict[str, Any], formula: Formula) -> None:

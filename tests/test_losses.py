@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from slalom.losses import GradNorm, GradTail, published_soft_median, soft_median, trimmed_mean
+from slalom.losses import GradNorm, GradTail, median_of_means, published_soft_median, soft_median, trimmed_mean
 
 
 def of(*values: float) -> Tensor:
@@ -78,9 +78,22 @@ def test_the_trimmed_mean_cuts_both_ends() -> None:
     assert trimmed_mean(of(1, 2, 6), 0.49) == 2.0
 
 
+def test_the_median_of_means_is_the_mean_the_median_and_what_lies_between() -> None:
+    values = of(1, 2, 6, 100, 3, 4).requires_grad_()
+    assert median_of_means(values, 1) == values.mean()
+    assert median_of_means(values, 6) == 3.5  # of an even number, the mean of the middle two
+    result = median_of_means(values.reshape(2, 3), 3)  # 1.5, 53, 3.5
+    assert result == 3.5
+    result.backward()
+    assert values.grad is not None
+    assert values.grad.tolist() == [0.0, 0.0, 0.0, 0.0, 0.5, 0.5]
+    assert median_of_means(of(1, 2, 3, 10, 20), 2) == 8.5  # blocks of three and two
+
+
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
+        (lambda: median_of_means(of(1, 2), 3), "blocks must be from 1 to 2"),
         (lambda: soft_median(of()), "no losses"),
         (lambda: soft_median(of(1), 0.0), "width must be above 0"),
         (lambda: trimmed_mean(of(1), 0.5), r"trim must be in \[0, 0.5\)"),

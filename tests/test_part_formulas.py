@@ -37,6 +37,49 @@ def test_no_epsilon_at_all_moves_by_the_sign_and_leaves_zeros() -> None:
     close(run(Recipe(scale=P.SecondMoment(0.9, Bare()), step=1.0), [0.0, 0.0, 0.0], [0.5, 0.0, -3.0]), [-1.0, 0.0, 1.0])
 
 
+def test_what_does_not_move_decays_or_rests() -> None:
+    for strict, moved in ((False, 0.5), (True, 1.0)):
+        found = run(Recipe(regularize=P.CautiousDecay(0.5, strict), step=1.0), [1.0, 1.0, 1.0], [0.0, 0.25, -0.25])
+        close(found, [moved, 0.25, 1.25])
+
+
+def test_a_row_of_one_element_is_not_centred_away() -> None:
+    close(run(Recipe(gradient=P.Centralize(), step=1.0), [[0.0], [0.0]], [[1.0], [2.0]]), [[-1.0], [-2.0]])
+
+
+def test_vectors_have_layer_rates_if_asked() -> None:
+    found = run(Recipe(gradient=P.LayerRate(0.5, 0.0, vectors=True), step=1.0), [3.0, 4.0], [0.0, 2.0])
+    close(found, [3.0, 4.0 - 2.5])
+
+
+def test_a_layer_rate_that_needs_the_rate_asks_for_it_first() -> None:
+    with pytest.raises(ValueError, match="state an order with step before gradient"):
+        run(Recipe(gradient=P.LayerRate(clip=True), step=1.0), [[3.0]], [[1.0]])
+
+
+def test_rectified_steps_may_wait_and_need_a_decay_to_judge_by() -> None:
+    waits = P.Rectified(P.SecondMoment(0.9), 4.0, "nothing")
+    moved = [run(Recipe(scale=waits, step=1.0), [0.0], *[[1.0]] * steps).item() for steps in (4, 5)]
+    assert moved[0] == 0.0  # rho is 4.03 at the fifth step
+    assert moved[1] < 0.0
+    with pytest.raises(ValueError, match=r"Rectified\(Factored\(...\)\): its memory has no single decay"):
+        P.Rectified(P.Factored())
+
+
+@pytest.mark.parametrize("scale", [P.Belief, P.TrendMoment])
+def test_other_moments_have_their_maxima(scale: Any) -> None:
+    spiked = [[0.1], [9.0], *[[0.1]] * 80]
+    for kind, falls in (("none", True), ("post", False), ("pre", False), ("memoryless", False), ("two-step", True)):
+        parameter = torch.nn.Parameter(torch.zeros(1, dtype=F64))
+        optimizer = Recipe(momentum=P.Ema(0.5), scale=scale(0.5, 0.0, kind), step=1.0).build([parameter])
+        steps = []
+        for gradient in spiked:
+            before, parameter.grad = parameter.item(), torch.tensor(gradient, dtype=F64)
+            optimizer.step()
+            steps.append(before - parameter.item())
+        assert (steps[-1] > 0.5) is falls, kind
+
+
 @pytest.mark.parametrize(("longest", "expected"), [(2.0, [-1.2, -1.6]), (10.0, [-3.0, -4.0])])
 def test_clipping_by_the_norm_leaves_that_norm(longest: float, expected: list[float]) -> None:
     close(run(Recipe(gradient=P.ClipNorm(longest), step=1.0), [0.0, 0.0], [3.0, 4.0]), expected)

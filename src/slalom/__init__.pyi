@@ -199,6 +199,8 @@ class AdaBelief(Named):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-16,
         weight_decay: float = 0.0,
+        rectify: bool = False,
+        amsgrad: bool = False,
         *,
         maximize: bool = False,
         executor: Executor = 'auto',
@@ -216,6 +218,8 @@ class AdaGL(Named):
         alpha: float = 0.5,
         eps: float = 1e-08,
         weight_decay: float = 0.0,
+        convention: Literal['difference', 'memory'] = 'difference',
+        terms: int = 10,
         *,
         maximize: bool = False,
         executor: Executor = 'auto',
@@ -440,6 +444,24 @@ class AdamCPR(Named):
         blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
+class AdamG(Named):
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 1.0,
+        betas: tuple[float, float, float] = (0.95, 0.999, 0.95),
+        p: float = 0.2,
+        q: float = 0.24,
+        eps: float = 1e-08,
+        weight_decay: float = 0.0,
+        *,
+        maximize: bool = False,
+        executor: Executor = 'auto',
+        on_nonfinite: OnNonfinite = 'ignore',
+        sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
+    ) -> None: ...
+
 class AdamMini(Named):
     def __init__(
         self,
@@ -486,6 +508,7 @@ class AdamS(Named):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-08,
         weight_decay: float = 0.0001,
+        amsgrad: bool = False,
         *,
         maximize: bool = False,
         executor: Executor = 'auto',
@@ -587,6 +610,7 @@ class Adan(Named):
         betas: tuple[float, float, float] = (0.98, 0.92, 0.99),
         eps: float = 1e-08,
         weight_decay: float = 0.0,
+        no_prox: bool = False,
         *,
         maximize: bool = False,
         executor: Executor = 'auto',
@@ -745,6 +769,7 @@ class Amos(Named):
         per: Literal['row', 'tensor'] = 'row',
         eta: float = 0.0,
         gain: float = 1.4142135623730951,
+        momentum: float = 0.0,
         *,
         maximize: bool = False,
         executor: Executor = 'auto',
@@ -798,6 +823,7 @@ class CautiousAdamW(Named):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-08,
         weight_decay: float = 0.01,
+        normalize: Literal['count', 'mean', 'none'] = 'count',
         *,
         maximize: bool = False,
         executor: Executor = 'auto',
@@ -813,6 +839,7 @@ class CautiousLion(Named):
         lr: float = 0.0001,
         betas: tuple[float, float] = (0.9, 0.99),
         weight_decay: float = 0.0,
+        normalize: Literal['count', 'mean', 'none'] = 'count',
         *,
         maximize: bool = False,
         executor: Executor = 'auto',
@@ -836,6 +863,29 @@ class ClippedAdam(Named):
         blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
+class Conda(Named):
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 0.001,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-08,
+        weight_decay: float = 0.0,
+        frequency: int = 2000,
+        scale: float = 1.0,
+        adam_lr: float = 0.001,
+        adam_betas: tuple[float, float] = (0.9, 0.999),
+        adam_eps: float = 1e-08,
+        *,
+        maximize: bool = False,
+        executor: Executor = 'auto',
+        on_nonfinite: OnNonfinite = 'ignore',
+        sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
+        roles: Mapping[str, Role] | None = None,
+        by_role: Mapping[Role, Mapping[str, Any]] | None = None,
+    ) -> None: ...
+
 class DAdaptAdam(Named):
     def __init__(
         self,
@@ -847,6 +897,7 @@ class DAdaptAdam(Named):
         d0: float = 1e-06,
         growth: float = ...,
         decoupled_weight_decay: bool = False,
+        use_bias_correction: bool = False,
         *,
         maximize: bool = False,
         executor: Executor = 'auto',
@@ -1174,6 +1225,10 @@ class LAMB(Named):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-06,
         weight_decay: float = 0.01,
+        bias_correction: bool = True,
+        max_grad_norm: float = 0.0,
+        trust_clip: float = 0.0,
+        longest: float = 0.0,
         *,
         maximize: bool = False,
         executor: Executor = 'auto',
@@ -1190,6 +1245,10 @@ class LARS(Named):
         momentum: float = 0.9,
         trust: float = 0.001,
         weight_decay: float = 0.0005,
+        nesterov: bool = False,
+        vectors: bool = False,
+        trust_clip: bool = False,
+        whole_steps: bool = False,
         *,
         maximize: bool = False,
         executor: Executor = 'auto',
@@ -1541,6 +1600,22 @@ class NAdamW(Named):
         blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
+class NIGT(Named):
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 0.01,
+        beta: float = 0.9,
+        eps: float = 1e-08,
+        weight_decay: float = 0.0,
+        *,
+        maximize: bool = False,
+        executor: Executor = 'auto',
+        on_nonfinite: OnNonfinite = 'ignore',
+        sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
+    ) -> None: ...
+
 class NSGDA(Named):
     def __init__(
         self,
@@ -1622,6 +1697,11 @@ class Prodigy(Named):
         weight_decay: float = 0.0,
         d0: float = 1e-06,
         d_coef: float = 1.0,
+        growth: float = 0.0,
+        safeguard_warmup: bool = False,
+        use_bias_correction: bool = False,
+        beta3: float = 0.0,
+        decouple: bool = True,
         *,
         maximize: bool = False,
         executor: Executor = 'auto',
@@ -1656,6 +1736,7 @@ class RAdam(Named):
         weight_decay: float = 0.0,
         decoupled_weight_decay: bool = False,
         variant: str = 'torch',
+        degenerated_to_sgd: bool = True,
         *,
         maximize: bool = False,
         executor: Executor = 'auto',
@@ -1874,6 +1955,26 @@ class SPS(Named):
         floor: float = 0.0,
         growth: float = ...,
         eps: float = 1e-08,
+        *,
+        maximize: bool = False,
+        executor: Executor = 'auto',
+        on_nonfinite: OnNonfinite = 'ignore',
+        sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
+    ) -> None: ...
+
+class SPlus(Named):
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 0.1,
+        betas: tuple[float, float] = (0.9, 0.999),
+        weight_decay: float = 0.01,
+        ema: float = 0.999,
+        frequency: int = 100,
+        vectors: float = 0.001,
+        block: int = 0,
+        factors: Literal['same', 'float64'] = 'same',
         *,
         maximize: bool = False,
         executor: Executor = 'auto',

@@ -1,6 +1,6 @@
 """What is done to the losses of a batch, or of several tasks, before backward: robust means and weights.
 
-`soft_median` and `trimmed_mean` replace ``losses.mean()``. `GradTail` and `GradNorm` give weights:
+`soft_median`, `trimmed_mean` and `median_of_means` replace ``losses.mean()``. `GradTail` and `GradNorm` give weights:
 ``(w * losses).mean()`` over samples, ``(w * losses).sum()`` over tasks.
 """
 
@@ -91,6 +91,30 @@ def trimmed_mean(losses: Tensor, trim: float = 0.1) -> Tensor:
         raise ValueError(f"{trim=}: trim must be in [0, 0.5).")
     cut = int(trim * values.numel())
     return values.sort().values[cut : values.numel() - cut].mean()
+
+
+def median_of_means(losses: Tensor, blocks: int = 5) -> Tensor:
+    """The median of the means of blocks: as exact as the mean where tails are light, bounded where they are not.
+
+        loss = median over blocks of the mean of a block
+
+    Fewer than half of the blocks being spoilt, however badly, leaves the result within the others'. With heavy tails of
+    finite variance its error falls as if they were light (Nemirovski & Yudin 1983; Lugosi & Mendelson 2019,
+    arXiv:1906.04280). Blocks are what comes in sequence, so samples should be in no order. The gradient is that of the
+    block in the middle, or of the middle two.
+
+    Args:
+        losses: one per sample, of any shape.
+        blocks: how many, of sizes that differ by one at most; 1 is the mean, one per sample the median.
+
+    Raises:
+        ValueError: if there are no losses, or not 1 block or more, each with a sample.
+    """
+    values = _flat(losses)
+    if not 1 <= blocks <= values.numel():
+        raise ValueError(f"{blocks=}: there are {values.numel()} losses, so blocks must be from 1 to {values.numel()}.")
+    means = torch.stack([block.mean() for block in values.tensor_split(blocks)]).sort().values
+    return means[(blocks - 1) // 2 : blocks // 2 + 1].mean()
 
 
 class GradTail(nn.Module):

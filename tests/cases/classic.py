@@ -101,6 +101,10 @@ def adamax_tames_a_spike_at_once() -> None:
 
 
 def nadam_leans_on_the_newest_gradient() -> None:
+    # without the schedule of momenta it is optax's nadamw: beta m / (1 - beta^(t+1)) + (1 - beta) g / (1 - beta^t)
+    steps = moves("nadam", [2.0, -1.0], lr=1.0, betas=(0.9, 0.0), eps=0.0, momentum_decay=math.inf)
+    assert close(steps[0], 0.09 / 0.19 + 1.0)
+    assert close(steps[1], 0.9 * (0.9 * 0.2 - 0.1) / (1 - 0.9**3) - 0.1 / (1 - 0.9**2))
     gradients = [1.0] * 200 + [100.0]
     assert moves("nadam", gradients, lr=1.0)[-1] > 2 * moves("adam", gradients, lr=1.0)[-1]
 
@@ -266,14 +270,28 @@ CASES: dict[str, Case] = {
             ),
             Golden({"lr": 0.1}, (0.1239649728, -0.0121140611, 0.4599263044, 0.4295394280, 0.9660691792, 0.7861060975)),
         ),
-        oracles=(same_as_torch("RAdam", lr=1e-2, weight_decay=0.1), same_as_torch("RAdam", lr=1e-2, betas=(0.9, 0.9))),
+        oracles=(
+            same_as_torch("RAdam", lr=1e-2, weight_decay=0.1),
+            same_as_torch("RAdam", lr=1e-2, betas=(0.9, 0.9)),
+            Oracle(
+                from_pytorch_optimizer("RAdam", lr=1e-2, betas=(0.9, 0.9)),
+                {"lr": 1e-2, "betas": (0.9, 0.9), "degenerated_to_sgd": False},
+            ),
+        ),
         property=radam_starts_without_adapting,
     ),
     "adabelief": Case(
         golden=(
             Golden({"lr": 0.1}, (0.0438851434, 0.2019148967, 0.4500570886, 0.5069825719, 0.8986619310, 0.7365463866)),
         ),
-        oracles=(Oracle(from_pytorch_optimizer("AdaBelief", lr=1e-2, rectify=False), {"lr": 1e-2, "eps": 1e-16}),),
+        oracles=(
+            Oracle(from_pytorch_optimizer("AdaBelief", lr=1e-2, rectify=False), {"lr": 1e-2, "eps": 1e-16}),
+            Oracle(
+                from_pytorch_optimizer("AdaBelief", lr=1e-2, betas=(0.9, 0.9), rectify=True),
+                {"lr": 1e-2, "betas": (0.9, 0.9), "rectify": True},
+            ),
+            Oracle(from_pytorch_optimizer("AdaBelief", lr=1e-2, ams_bound=True), {"lr": 1e-2, "amsgrad": True}),
+        ),
         property=adabelief_speeds_up_on_a_constant_gradient,
     ),
     "laprop": Case(
@@ -296,6 +314,10 @@ CASES: dict[str, Case] = {
             Oracle(
                 from_pytorch_optimizer("Adan", lr=1e-2, weight_decay=0.1, weight_decouple=False),
                 {"lr": 1e-2, "weight_decay": 0.1},
+            ),
+            Oracle(
+                from_pytorch_optimizer("Adan", lr=1e-2, weight_decay=0.1, weight_decouple=True),
+                {"lr": 1e-2, "weight_decay": 0.1, "no_prox": True},
             ),
         ),
         property=adan_decays_by_division,

@@ -102,6 +102,11 @@ CASES: dict[str, Case] = {
             Oracle(
                 from_pytorch_optimizer("AdamS", lr=1e-3, weight_decay=0.01), {"lr": 1e-3, "weight_decay": 0.01}, 1e-10
             ),
+            Oracle(
+                from_pytorch_optimizer("AdamS", lr=1e-3, weight_decay=0.01, ams_bound=True),
+                {"lr": 1e-3, "weight_decay": 0.01, "amsgrad": True},
+                1e-10,
+            ),
         ),
         property=stable_decay_keeps_its_share_of_the_step,
     ),

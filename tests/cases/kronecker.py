@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytorch_optimizer
 import torch
 
 import slalom
@@ -22,6 +23,38 @@ def soap_turns_with_the_problem() -> None:
             optimizer.step()
         ends.append(turn.T @ w.detach())
     torch.testing.assert_close(ends[0], ends[1], rtol=1e-9, atol=1e-9)
+
+
+def splus_takes_signs_in_the_eigenbasis_of_its_first_gradient() -> None:
+    first, second = randoms(2, 5, 3)
+    w = torch.nn.Parameter(torch.zeros(5, 3, dtype=torch.float64))
+    optimizer = slalom.SPlus([w], lr=1.0, weight_decay=0.0, betas=(0.5, 0.9))
+    steps = []
+    for gradient in (first, second):
+        before, w.grad = w.detach().clone(), gradient
+        optimizer.step()
+        steps.append((before - w.detach()) * (5 + 3) / 2)
+    torch.testing.assert_close(steps[0], first.sign())
+    left, _, right = torch.linalg.svd(first, full_matrices=False)  # what is in no gradient's span has no sign
+    momentum = 0.25 * first + 0.5 * second
+    along = left.T @ steps[1] @ right.T
+    torch.testing.assert_close(along, (left.T @ momentum @ right.T).sign(), rtol=1e-6, atol=1e-6)
+    splus_is_pytorch_optimizers_where_gradients_have_full_rank()
+
+
+def splus_is_pytorch_optimizers_where_gradients_have_full_rank() -> None:
+    """Elsewhere eigenvectors are anybody's choice, and signs of what they say too: no network of the suite will do."""
+    ours, theirs = (torch.nn.Parameter(torch.zeros(4, 4, dtype=torch.float64)) for _ in range(2))
+    one, other = slalom.SPlus([ours], weight_decay=0.0), pytorch_optimizer.SPlus([theirs], weight_decay=0.0)
+    other.train()
+    for gradient in randoms(20, 4, 4):
+        ours.grad, theirs.grad = gradient.clone(), gradient.clone()
+        one.step()
+        other.step()
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)  # whose eigenvectors are in float32
+    other.eval()
+    with one.averaged():
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
 def shampoo_begins_with_the_polar_factor() -> None:
@@ -177,6 +210,7 @@ CASES: dict[str, Case] = {
         ),
         property=soap_turns_with_the_problem,
     ),
+    "splus": Case(property=splus_takes_signs_in_the_eigenbasis_of_its_first_gradient),
     "shampoo": Case(property=shampoo_begins_with_the_polar_factor),
     "distributed-shampoo": Case(property=grafting_takes_adams_length),
     "caspr": Case(property=caspr_adds_where_shampoo_multiplies),

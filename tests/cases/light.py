@@ -234,6 +234,12 @@ CASES: dict[str, Case] = {
         oracles=(
             Oracle(from_pytorch_optimizer("Amos", lr=0.05), {"lr": 0.05, "per": "tensor"}, 1e-12, kernels=False),
             Oracle(
+                from_pytorch_optimizer("Amos", lr=0.05, momentum=0.9),
+                {"lr": 0.05, "per": "tensor", "momentum": 0.9},
+                1e-12,
+                kernels=False,
+            ),
+            Oracle(
                 from_pytorch_optimizer("Amos", lr=0.1, beta=0.9),
                 {"lr": 0.1, "beta": 0.9, "per": "tensor"},
                 1e-12,

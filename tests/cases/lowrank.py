@@ -199,7 +199,34 @@ def dion2_moves_what_has_grown_most() -> None:
         same([state["strongest_polar.M"]], [momentum], 1e-12)
 
 
+# --- Conda -----------------------------------------------------------------------------------------------
+
+
+def conda_is_adam_on_the_singular_directions_of_its_momentum() -> None:
+    for shape in ((6, 4), (4, 6)):
+        gradients = randoms(4, *shape)
+        steps, _ = path_of("conda", gradients, frequency=2, eps=0.0)
+        m, v = torch.zeros(shape, dtype=torch.float64), 0.0
+        for t, (gradient, step) in enumerate(zip(gradients, steps, strict=True), 1):
+            m = 0.9 * m + 0.1 * gradient
+            if t % 2:
+                left, _, right = torch.linalg.svd(m, full_matrices=False)
+            turn = (lambda a, p=right.T: a @ p) if shape[0] > shape[1] else (lambda a, p=left.T: p @ a)
+            back = (lambda a, p=right: a @ p) if shape[0] > shape[1] else (lambda a, p=left: p @ a)
+            v = 0.999 * v + 0.001 * turn(gradient) ** 2
+            expected = back(turn(m) / v.sqrt()) * math.sqrt(1 - 0.999**t) / (1 - 0.9**t)  # type: ignore[no-untyped-call]
+            same([step], [expected], 1e-9)
+        theirs = torch.nn.Parameter(torch.zeros(shape, dtype=torch.float64))
+        other = pytorch_optimizer.Conda([theirs], lr=1e-2)
+        steps, _ = path_of("conda", gradients)
+        for gradient, step in zip(gradients, steps, strict=True):
+            before, theirs.grad = theirs.detach().clone(), gradient.clone()
+            other.step()
+            same([step], [(before - theirs.detach()) / 1e-2], 1e-5)  # whose decompositions are in float32
+
+
 CASES: dict[str, Case] = {
+    "conda": Case(property=conda_is_adam_on_the_singular_directions_of_its_momentum),
     "galore": Case(property=galore_is_adam_in_a_subspace),
     "apollo": Case(property=apollo_sizes_the_whole_gradient),
     "apollo-mini": Case(property=apollo_mini_goes_where_the_gradient_goes),

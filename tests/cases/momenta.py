@@ -35,6 +35,38 @@ def nsgda_together_moves_the_network_by_one_rate() -> None:
     torch.testing.assert_close(moved, torch.full((10,), -0.1 / 10**0.5, dtype=torch.float64), rtol=1e-7, atol=0)
 
 
+def nigt_averages_gradients_that_are_not_stale() -> None:
+    # on a parabola an average of gradients taken ahead is the average of gradients here: 0.5 g_1 + 0.5 g(x_2) = g(x_2)
+    w = torch.nn.Parameter(torch.tensor([4.0, 3.0], dtype=torch.float64))
+    optimizer = slalom.NIGT([w], lr=0.1, beta=0.5, eps=0.0)
+    x, curvature = w.detach().clone(), torch.tensor([1.0, 3.0], dtype=torch.float64)
+    for _ in range(4):
+        w.grad = curvature * w.detach()
+        optimizer.step()
+        step = -0.1 * curvature * x / (curvature * x).norm()
+        x = x + step
+        torch.testing.assert_close(w.detach(), x + step, rtol=1e-12, atol=0)
+        with optimizer.averaged():
+            torch.testing.assert_close(w.detach(), x, rtol=1e-12, atol=0)
+
+
+class TransportedSGD(torch.optim.Optimizer):
+    """NIGT as its paper writes it, with the iterates x apart from the points where gradients are taken."""
+
+    def __init__(self, params: object, lr: float, beta: float) -> None:
+        super().__init__(params, {"lr": lr, "beta": beta})  # type: ignore[arg-type]
+
+    @torch.no_grad()
+    def step(self, closure: object = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for w in group["params"]:
+                kept = self.state[w]
+                m = kept["m"] = torch.lerp(w.grad, kept.get("m", w.grad), group["beta"])
+                old = kept.get("x", w.clone())
+                kept["x"] = old - group["lr"] * m / m.norm()
+                w.copy_(kept["x"] + group["beta"] / (1 - group["beta"]) * (kept["x"] - old))
+
+
 def aggmo_gains_the_mean_of_the_geometric_sums() -> None:
     steady = moves("aggmo", [1.0] * 3000, lr=1.0)[-1]
     assert close(steady, (1 + 10 + 100) / 3)
@@ -144,6 +176,12 @@ CASES: dict[str, Case] = {
             ),
         ),
         property=nsgda_steps_are_one_rate_long,
+    ),
+    "nigt": Case(
+        oracles=(
+            Oracle(lambda params: TransportedSGD(params, 1e-3, 0.8), {"lr": 1e-3, "beta": 0.8, "eps": 0.0}, 1e-11),
+        ),
+        property=nigt_averages_gradients_that_are_not_stale,
     ),
     "aggmo": Case(
         oracles=(

@@ -11,7 +11,7 @@ import prodigyopt
 import torch
 
 import slalom
-from cases.tools import Case, Golden, Oracle, close, from_pytorch_optimizer, gradient, start
+from cases.tools import Case, Golden, Oracle, close, from_pytorch_optimizer, gradient, moves, start
 
 LOSSES = (2.0, 1.5, 1.2, 1.6, 0.9, 0.7)
 
@@ -209,7 +209,24 @@ def alig_of(**settings: float) -> Callable[[Iterable[torch.Tensor]], torch.optim
     return from_pytorch_optimizer("AliG", **settings)
 
 
+def adamg_steps_grow_with_a_power_of_the_gradient() -> None:
+    small, large = (moves("adamg", [size] * 40, eps=0.0)[-1] for size in (1e-3, 1e-1))
+    assert close(large / small, 100 ** (2 * 0.24), 1e-9)
+    late = moves("adamg", [1.0] * 4000, betas=(0.0, 0.0, 0.0))
+    assert close(late[-1], 0.2 / 4000**0.5, 1e-6)
+
+
 CASES: dict[str, Case] = {
+    "adamg": Case(
+        oracles=(
+            Oracle(from_pytorch_optimizer("AdamG"), {}),
+            Oracle(
+                from_pytorch_optimizer("AdamG", lr=0.1, betas=(0.9, 0.99, 0.8), p=0.4, q=0.3, weight_decay=0.1),
+                {"lr": 0.1, "betas": (0.9, 0.99, 0.8), "p": 0.4, "q": 0.3, "weight_decay": 0.1},
+            ),
+        ),
+        property=adamg_steps_grow_with_a_power_of_the_gradient,
+    ),
     "adalo": Case(
         golden=(
             Golden(
@@ -252,6 +269,18 @@ CASES: dict[str, Case] = {
         oracles=(
             # the other side keeps its sums in float32
             Oracle(from_pytorch_optimizer("DAdaptAdam", d0=1e-3, betas=(0.9, 0.999)), {"d0": 1e-3}, 1e-5),
+            Oracle(
+                from_pytorch_optimizer(
+                    "DAdaptAdam", d0=1e-3, betas=(0.9, 0.999), weight_decay=0.1, weight_decouple=True, growth_rate=1.05
+                ),
+                {"d0": 1e-3, "weight_decay": 0.1, "decoupled_weight_decay": True, "growth": 1.05},
+                1e-5,
+            ),
+            Oracle(
+                from_pytorch_optimizer("DAdaptAdam", d0=1e-3, betas=(0.9, 0.999), bias_correction=True),
+                {"d0": 1e-3, "use_bias_correction": True},
+                1e-5,
+            ),
         ),
         property=ignores_the_size_of_the_loss("dadapt-adam", eps=1e-30),
     ),
@@ -341,7 +370,20 @@ CASES: dict[str, Case] = {
         golden=(
             Golden({"d0": 1e-2}, (0.2100795094, 0.0089473594, 0.5527622565, 0.3101897856, 0.9144978682, 0.5820959364)),
         ),
-        oracles=(Oracle(lambda params: prodigyopt.Prodigy(params, d0=1e-3), {"d0": 1e-3}, 1e-9),),
+        oracles=tuple(
+            Oracle(
+                lambda params, theirs=theirs: prodigyopt.Prodigy(params, d0=1e-3, **theirs),  # type: ignore[misc]
+                {"d0": 1e-3, **ours},
+                1e-9,
+            )
+            for theirs, ours in (
+                ({}, {}),
+                ({"growth_rate": 1.05}, {"growth": 1.05}),
+                ({"decouple": False, "weight_decay": 0.1},) * 2,
+                ({"beta3": 0.9, "weight_decay": 0.1},) * 2,
+                ({"use_bias_correction": True, "safeguard_warmup": True},) * 2,
+            )
+        ),
         property=ignores_the_size_of_the_loss("prodigy", eps=0.0),
     ),
     "schedule-free-plus": Case(

@@ -126,6 +126,8 @@ CASES: dict[str, Case] = {
         golden=(
             Golden({"lr": 0.1}, (0.1431516965, 0.0598665842, 0.4951453009, 0.3839891509, 0.9005498014, 0.6745197766)),
         ),
+        # the other side adds 1e-15 under the root as well
+        oracles=(Oracle(from_pytorch_optimizer("DiffGrad", lr=1e-3), {"lr": 1e-3}, 1e-6),),
         property=friction_halves_a_constant_gradients_step,
     ),
     "adamomentum": Case(
@@ -137,6 +139,14 @@ CASES: dict[str, Case] = {
     "adanorm": Case(
         golden=(
             Golden({"lr": 0.1}, (0.0722434367, 0.1678044584, 0.4646380587, 0.4708148608, 0.9000005341, 0.7109731937)),
+        ),
+        # the other side adds its eps before the bias correction
+        oracles=(
+            Oracle(
+                from_pytorch_optimizer("AdaNorm", lr=1e-3, betas=(0.9, 0.99), eps=1e-15),
+                {"lr": 1e-3, "betas": (0.9, 0.99), "eps": 1e-15},
+                1e-6,
+            ),
         ),
         property=adanorm_keeps_its_length_when_gradients_shrink,
     ),
@@ -151,6 +161,7 @@ CASES: dict[str, Case] = {
                 (0.0711272551, 0.1684629321, 0.4638674883, 0.4719296016, 0.8999666849, 0.7120444085),
             ),
         ),
+        oracles=(Oracle(from_pytorch_optimizer("AdEMAMix", lr=1e-2, t_alpha_beta3=10), {"lr": 1e-2, "warmup": 10}),),
         property=ademamix_remembers_for_long,
     ),
     "mars-adamw": Case(
@@ -165,11 +176,29 @@ CASES: dict[str, Case] = {
                 {"lr": 0.1, "weight_decay": 0.0},
                 (0.1167314059, 0.1709770409, 0.5558722561, 0.3897284107, 0.9084183145, 0.6732179499),
             ),
+            Golden(
+                {"lr": 0.1, "weight_decay": 0.0, "normalize": "mean"},
+                (0.0857782337, 0.2379214893, 0.5594564804, 0.4241891435, 0.9246698282, 0.7013546770),
+            ),
+            Golden(
+                {"lr": 0.1, "weight_decay": 0.0, "normalize": "none"},
+                (0.0953371824, 0.1469177818, 0.5179312827, 0.4061068133, 0.8654273314, 0.6966279642),
+            ),
         ),
         property=cautious_stands_still_where_the_gradient_vanished,
     ),
-    "c-lion": Case(property=cautious_lion_waits_where_lion_goes_on),
-    "grams": Case(property=grams_always_descends),
+    "c-lion": Case(
+        oracles=(Oracle(from_pytorch_optimizer("Lion", lr=1e-3, betas=(0.9, 0.99), cautious=True), {"lr": 1e-3}),),
+        property=cautious_lion_waits_where_lion_goes_on,
+    ),
+    "grams": Case(
+        oracles=(
+            Oracle(
+                from_pytorch_optimizer("Grams", lr=1e-2, eps=1e-8, weight_decay=0.1), {"lr": 1e-2, "weight_decay": 0.1}
+            ),
+        ),
+        property=grams_always_descends,
+    ),
     "adamw-cwd": Case(
         golden=(
             Golden(

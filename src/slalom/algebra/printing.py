@@ -302,6 +302,11 @@ class _Printer:
         return self.d.call("polar", self.at(a, _LOOSE)), _ATOM
 
 
+def _right_vectors(rank: int) -> str:
+    """Name so many singular vectors; nobody writes down a number that stands for all."""
+    return "right singular vectors" if rank >= 1 << 30 else f"first {rank} right vectors"
+
+
 _RULES: Final[dict[str, Callable[..., tuple[str, int]]]] = {
     **{name: getattr(_Printer, name) for name in ("add", "sub", "mul", "div", "neg", "pow", "sqrt", "abs", "norm")},
     **{name: getattr(_Printer, name) for name in ("lerp", "where", "mod", "transpose", "matmul", "polar")},
@@ -328,7 +333,7 @@ _RULES: Final[dict[str, Callable[..., tuple[str, int]]]] = {
     "strongest": lambda p, a, part: (p.d.call("top", p.at(part, _LOOSE), p.at(a, _LOOSE)), _ATOM),
     "pick": lambda p, a, which: (f"{p.at(a, _ATOM)}[{p.at(which, _LOOSE)}]", _ATOM),
     "placed": lambda p, a, which, _: (p.d.call("at", p.at(which, _LOOSE), p.at(a, _LOOSE)), _ATOM),
-    "right_vectors": lambda p, a, rank: (p.d.call(f"first {rank} right vectors", p.at(a, _LOOSE)), _ATOM),
+    "right_vectors": lambda p, a, rank: (p.d.call(_right_vectors(rank), p.at(a, _LOOSE)), _ATOM),
     "gaussian": lambda p, a, epoch, seed, rank: (p.d.call("N", p.at(0, _LOOSE), f"1 / {rank}"), _ATOM),
     "eigenvectors": lambda p, a: (p.d.call("eig", p.at(a, _LOOSE)), _ATOM),
     "refresh": lambda p, a, b: (p.d.call("qr", p.matmul(a, b)[0]), _ATOM),

@@ -1,6 +1,15 @@
 """The parts: one file per slot, each part one answer to that slot's question, with its formula and its source."""
 
-from slalom.parts.average import LAWA, SWA, Lookahead, PolynomialAverage, PrimalAverage, ScheduleFree, WeightEma
+from slalom.parts.average import (
+    LAWA,
+    SWA,
+    Lookahead,
+    PolynomialAverage,
+    PrimalAverage,
+    ScheduleFree,
+    Transport,
+    WeightEma,
+)
 from slalom.parts.base import (
     Average,
     Form,
@@ -27,7 +36,7 @@ from slalom.parts.factored import (
     FoldedMoment,
     ModelOriented,
 )
-from slalom.parts.form import FTRL, Greedy, Tunnel
+from slalom.parts.form import FTRL, Greedy, Inertial, Tunnel
 from slalom.parts.geometry import LowRankPolar, Sign, Sinkhorn, Spectral, Steepest, UnitLength
 from slalom.parts.gradient import (
     L2,
@@ -55,6 +64,7 @@ from slalom.parts.guard import (
     LateCorrection,
     RelativeSize,
     SameNorm,
+    ShapeRate,
     SpectralCap,
     Switch,
     Tangent,
@@ -70,6 +80,7 @@ from slalom.parts.momentum import (
     Ema,
     Extrapolated,
     FractionalMemory,
+    Golden,
     HeavyBall,
     Interpolated,
     NesterovEma,
@@ -105,6 +116,7 @@ from slalom.parts.regularize import (
     ProximalL2,
     SquaredDecay,
     StableDecay,
+    TowardsStart,
 )
 from slalom.parts.roots import ByEigenvalues, CoupledNewton, InverseRoot
 from slalom.parts.scale import (
@@ -205,6 +217,7 @@ __all__ = [
     "FractionalMemory",
     "Friction",
     "Geometry",
+    "Golden",
     "Gradient",
     "GradientSign",
     "Graft",
@@ -218,6 +231,7 @@ __all__ = [
     "Hypergradient",
     "InState",
     "InSubspace",
+    "Inertial",
     "Inner",
     "Inside",
     "Interpolated",
@@ -283,6 +297,7 @@ __all__ = [
     "ScaledAsInSubspace",
     "ScheduleFree",
     "SecondMoment",
+    "ShapeRate",
     "Sign",
     "SignRate",
     "Signals",
@@ -306,7 +321,9 @@ __all__ = [
     "SumOfEntries",
     "Switch",
     "Tangent",
+    "TowardsStart",
     "TrackedSubspace",
+    "Transport",
     "TrendMoment",
     "TrustRatio",
     "Tunnel",

@@ -225,6 +225,32 @@ class PrimalAverage(Average):
         return x.w
 
 
+class Transport(Average):
+    """Implicit gradient transport: gradients are taken ahead of the iterate (Arnold et al. 2019, arXiv:1906.03532).
+
+        x <- x + step                                         (the recipe's own step, taken at w)
+        w <- x + beta / (1 - beta) step
+
+    An average of gradients with decay beta then is, for a quadratic loss, an average of gradients at x: none of them is
+    stale. With momentum of that decay and steps of one length it is NIGT (Cutkosky & Mehta 2020, arXiv:2002.03305).
+    The parameter holds the point ahead while training; `readout` gives x.
+
+    Args:
+        beta: decay of the momentum.
+    """
+
+    beta: Decay = 0.9
+    x = State(init="parameter")
+
+    def apply(self, x: Signals, s: Memory) -> Signals:
+        step = let("step", x.result - x.w)
+        s.x = s.x + step
+        return x.replace(result=when(x.rate > 0, s.x + self.beta / (1 - self.beta) * step, x.w))
+
+    def readout(self, x: Signals, s: Memory) -> Value:
+        return s.x
+
+
 class ScheduleFree(Average):
     """Schedule-Free averaging around any recipe (Defazio et al. 2024, "The Road Less Scheduled", arXiv:2405.15682).
 

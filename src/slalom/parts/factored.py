@@ -294,7 +294,7 @@ class ModelOriented(Scale):
     matrices, as for hidden layers in the authors' example; give embeddings and others their own ``eta``.
 
     One pair of numbers per row (output unit) as in the paper, or per tensor. The authors' code keeps both per element
-    unless it is given a function that says otherwise; its momentum, an average of all that moves w, is left out here.
+    unless it is given a function that says otherwise; its momentum is the form `Inertial`.
 
     Args:
         beta: decay of the average.

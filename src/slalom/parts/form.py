@@ -6,10 +6,10 @@ import math
 from dataclasses import field
 from typing import Any
 
-from slalom.algebra import State, let, maximum, minimum, sign, where
+from slalom.algebra import State, lerp, let, maximum, minimum, sign, where
 from slalom.parts.base import Form
 from slalom.parts.memory import Memory
-from slalom.parts.ranges import Positive
+from slalom.parts.ranges import Decay, Positive
 from slalom.parts.signals import Signals
 
 
@@ -39,6 +39,29 @@ class Greedy(Form):
                 point = penalty.shrink(point, curvature, now)
             w = where(x.rate > 0, point, w)  # a rate of 0 leaves everything as it is
         return x.replace(result=w)
+
+
+class Inertial(Form):
+    """Momentum of all that moves the weights, decay and penalties included: Amos's, if it is given any.
+
+        d <- beta d + (1 - beta) (w - what the inner form makes of it)
+        w <- w - d
+
+    Not corrected: the first steps are short. A momentum in its own slot sees the gradient alone.
+
+    Args:
+        inner: the form that is smoothed.
+        beta: decay of the average.
+    """
+
+    inner: Form = field(default_factory=Greedy)
+    beta: Decay = 0.9
+    d = State()
+
+    def apply(self, x: Signals, s: Memory) -> Signals:
+        y = self.inner.apply(x, s.of(self.inner))
+        s.d = lerp(s.d, x.w - y.result, 1 - self.beta)
+        return y.replace(result=where(x.rate > 0, x.w - s.d, x.w))
 
 
 class FTRL(Form, name="ftrl"):

@@ -20,7 +20,7 @@ from slalom.algebra import (
 from slalom.parts.base import Gradient
 from slalom.parts.memory import Memory
 from slalom.parts.ranges import Decay, NonNegative, Positive, check_count
-from slalom.parts.signals import Signals
+from slalom.parts.signals import NO_RATE, Signals
 
 
 class L2(Gradient):
@@ -113,11 +113,15 @@ class Centralize(Gradient):
 
         g <- g - mean of each row            matrices and kernels only
 
-    The sum of each row of weights then never changes, without decay. A row of one element would get no gradient at all.
+    The sum of each row of weights then never changes, without decay. A row of one element, which would get no gradient
+    at all, is left alone (the authors' code freezes it). Rows are output units in linear and convolutional layers; in a
+    transposed convolution they are inputs and in an embedding words: give those a recipe without it (`ByRole`).
     """
 
     def apply(self, x: Signals, s: Memory) -> Signals:
-        return x.with_gradient(x.grad - mean(x.grad, "row")) if x.ndim > 1 else x
+        if x.ndim < 2:
+            return x
+        return x.with_gradient(x.grad - where(x.columns > 1, mean(x.grad, "row"), 0.0))
 
 
 class AdaptiveClip(Gradient):
@@ -165,21 +169,31 @@ class LayerRate(Gradient):
 
         g <- r (g + lambda w),   r = trust |w| / (|g| + lambda |w|)         1 where either norm is 0
 
-    Vectors and scalars are left alone, without decay, as in the implementations that are used.
+    Vectors and scalars are left alone, without decay, as in the implementations that are used. With ``clip`` the ratio
+    only ever slows: r is min(r, rate) / rate (LARC; timm's ``trust_clip``), which needs the step before the gradient in
+    the recipe's order.
 
     Args:
         trust: the trust coefficient.
         weight_decay: lambda.
+        vectors: take vectors in, as the paper does.
+        clip: no tensor learns faster than by the recipe's rate.
     """
 
     trust: Positive = 1e-3
     weight_decay: NonNegative = 5e-4
+    vectors: bool = False
+    clip: bool = False
 
     def apply(self, x: Signals, s: Memory) -> Signals:
-        if x.ndim < 2:
+        if x.ndim < 2 and not self.vectors:
             return x
         length, steepness = norm(x.w), norm(x.grad)
         ratio = self.trust * length / (steepness + self.weight_decay * length)
+        if self.clip:
+            if x.rate is NO_RATE:
+                raise ValueError("LayerRate(clip=True) reads the rate: state an order with step before gradient.")
+            ratio = minimum(ratio / x.rate, 1.0)
         r = let("r", where((length > 0) & (steepness > 0), ratio, 1.0))
         return x.with_gradient(r * (x.grad + self.weight_decay * x.w))
 

@@ -31,15 +31,28 @@ from slalom.parts.signals import Signals
 class TrustRatio(Guard):
     """Layer-wise ratio: tensors move by equal fractions of their length (You et al. 2019, LAMB, arXiv:1904.00962).
 
-        r = |w| / |u|,   1 where either norm is 0,   u = direction / metric + pull
-        direction, pull <- r direction, r pull
+        r = phi(|w|) / |u|,   1 where either norm is 0,   u = direction / metric + pull
+        phi(x) = min(max(x, low), high)
+        direction, pull <- min(r, most) (direction, pull)
 
-    A decay that stands before it in the recipe's order is inside the ratio, as in the paper.
+    A decay that stands before it in the recipe's order is inside the ratio, as in the paper, which leaves phi open; its
+    experiments bound lengths by 10 in some versions. ``most=1`` is timm's ``trust_clip``.
+
+    Args:
+        low, high: bounds of phi; 0 for none.
+        most: the largest ratio; 0 for none.
     """
+
+    low: NonNegative = 0.0
+    high: NonNegative = 0.0
+    most: NonNegative = 0.0
 
     def apply(self, x: Signals, s: Memory) -> Signals:
         length, step = norm(x.w), norm(x.quotient() + x.pull)
-        r = let("r", where((length > 0) & (step > 0), length / step, 1.0))
+        phi = maximum(length, self.low) if self.low else length
+        phi = minimum(phi, self.high) if self.high else phi
+        ratio = phi / step
+        r = let("r", where((length > 0) & (step > 0), minimum(ratio, self.most) if self.most else ratio, 1.0))
         return x.replace(direction=r * x.direction, pull=r * x.pull)
 
 
@@ -57,6 +70,25 @@ class ClipUpdate(Guard):
     def apply(self, x: Signals, s: Memory) -> Signals:
         q = x.quotient()
         return x.replace(direction=x.direction / maximum(1.0, sqrt(mean(q * q)) / self.threshold))
+
+
+class ShapeRate(Guard):
+    """SPlus's rate by shape: the larger a matrix, the smaller a step of each element (Frans et al. 2025, 2506.07254).
+
+        direction, pull <- r (direction, pull)
+        r = 2 / (rows + columns) for a matrix,   ``vectors`` for anything else
+
+    A matrix of signs then moves its outputs about as far whatever its shape, so that rates keep from width to width.
+
+    Args:
+        vectors: r of vectors.
+    """
+
+    vectors: Positive = 1e-3
+
+    def apply(self, x: Signals, s: Memory) -> Signals:
+        r = let("r", 2 / (x.rows + x.columns)) if x.ndim > 1 else self.vectors
+        return x.replace(direction=r * x.direction, pull=r * x.pull)
 
 
 class SameNorm(Guard):
@@ -187,20 +219,24 @@ class RelativeSize(Guard):
 class Cautious(Guard):
     """Move only where momentum still agrees with the gradient (Liang et al. 2024, arXiv:2411.16085).
 
-        phi = 1 where u g > 0, else 0
+        phi = 1 where u g > 0, else ``rest``
         direction <- direction phi s
 
     The stored momentum is left alone. What is masked is made up for, per tensor, by s: ``"count"`` n / (ones + 1) as in
-    the paper, ``"mean"`` 1 / max(mean of phi, 0.001) in the authors' code and timm, ``"none"`` 1.
+    the paper, ``"mean"`` 1 / max(mean of phi, 0.001) in the authors' code and timm, ``"none"`` 1. With some ``rest``
+    what disagrees is slowed and not stopped (``cautious_factor`` of the package adam-atan2-pytorch).
 
     Args:
         normalize: how s is formed.
+        rest: what is left of a coordinate that disagrees.
     """
 
     normalize: Literal["count", "mean", "none"] = "count"
+    rest: Fraction = 0.0
 
     def apply(self, x: Signals, s: Memory) -> Signals:
-        phi = let("φ", positive(x.direction * x.grad))
+        agrees = positive(x.direction * x.grad)
+        phi = let("φ", agrees + self.rest * (1 - agrees) if self.rest else agrees)
         masked = x.direction * phi
         if self.normalize == "count":
             masked = masked * (x.size / (mean(phi) * x.size + 1.0))

@@ -68,18 +68,23 @@ class Eigenbasis(Geometry):
             leave a side of more than 10000 as it is.
         factors: the precision in which L and R are gathered, kept and decomposed: ``"same"`` as all arithmetic,
             ``"float64"`` for parameters of any. Products with gradients are formed in the former.
+        refresh: by one ``"power"`` iteration from the basis before, or ``"exact"``, as SPlus does every 100 steps.
+        plain: let the first step move in plain coordinates instead of only looking.
     """
 
     lesson = (
         "Q_L and Q_R turn gradients until their rows, and their columns, are uncorrelated on average. Shampoo's "
         "division by roots of L and R is in these coordinates a division of each entry by the size that it has on "
-        "average: Adam's. So Adam runs there and follows every step; the basis may be refreshed only now and then."
+        "average: Adam's. So what is made for single entries runs there, such as Adam in SOAP, and follows every step; "
+        "the basis may be refreshed only now and then."
     )
     inner: Inner
     beta: Decay = 0.95
     frequency: int = 10
     block: int = 0
     factors: Factors = "same"
+    refresh: Literal["power", "exact"] = "power"
+    plain: bool = False
     L = State(per="left")
     R = State(per="right")
     Q_L = State(per="left")
@@ -92,7 +97,13 @@ class Eigenbasis(Geometry):
 
     def slots(self) -> Mapping[str, State]:
         """Return the factors and their eigenvectors, for each block."""
-        return _declared(super().slots(), self.block, self.factors)
+        found = _declared(super().slots(), self.block, self.factors)
+        if not self.plain:
+            return found
+        return {
+            name: dataclasses.replace(slot, init="identity") if name.startswith("Q") else slot
+            for name, slot in found.items()
+        }
 
     def apply(self, x: Signals, s: Memory) -> Signals:
         if x.ndim < 2:
@@ -110,7 +121,8 @@ class Eigenbasis(Geometry):
         def followed(m: Value) -> Value:
             return self._turned(self._turned(m, left, right.mT), new_left.mT, new_right)
 
-        notes.change(lambda m: where(due & (x.t > 1), followed(m), m))
+        turns = due if self.plain else due & (x.t > 1)
+        notes.change(lambda m: where(turns, followed(m), m))
         return x.divided().replace(direction=u)
 
     def _turned(self, a: Value, left: Value, right: Value) -> Value:
@@ -130,7 +142,11 @@ class Eigenbasis(Geometry):
         return in_double(x) if self.factors == "float64" else x
 
     def _refreshed(self, factor: Value, basis: Value, t: Value, due: Value) -> Value:
-        first, next_one = eigenvectors(factor), refreshed_eigenvectors(factor, self._precise(basis))
+        first = eigenvectors(factor)
+        if self.refresh == "exact":
+            first = as_precise_as(first, basis) if self.factors == "float64" else first
+            return where(due, first, basis)
+        next_one = refreshed_eigenvectors(factor, self._precise(basis))
         if self.factors == "float64":
             first, next_one = as_precise_as(first, basis), as_precise_as(next_one, basis)
         return where(t <= 1, first, where(due, next_one, basis))

@@ -107,6 +107,9 @@ class NesterovEma(Momentum):
         m <- beta m + (1 - beta) g
         u = mu_{t+1} m / (1 - mu_1 ... mu_{t+1}) + (1 - mu_t) g / (1 - mu_1 ... mu_t)
 
+    With psi = inf every mu is beta, which is the look-ahead of optax's nadamw: ``beta m / (1 - beta^(t+1)) +
+    (1 - beta) g / (1 - beta^t)``. `Ema` with ``nesterov`` corrects both by ``1 - beta^t``, as timm's.
+
     Args:
         beta: decay of the average.
         momentum_decay: psi, how fast the look-ahead reaches its strength.
@@ -191,19 +194,21 @@ class TwoSpeeds(Momentum):
         u = m / (1 - beta^t) + alpha l                          the slow one is not corrected
 
     With ``warmup`` steps T, alpha grows linearly and the half-life of the slow average too; without, a large alpha can
-    diverge at first.
+    diverge at first. With beta = 0 the gradient stands for the fast average, which is not kept.
 
     Args:
         beta: decay of the fast average.
         beta_slow: decay of the slow one.
-        alpha: weight of the slow one.
+        alpha: weight of the slow one; the paper recommends 5 to 10, its code has 2.
         warmup: T, 0 for none.
+        alpha_warmup: T of alpha alone, if it is another; 0 for the same.
     """
 
     beta: Decay = 0.9
     beta_slow: Decay = 0.9999
     alpha: NonNegative = 5.0
     warmup: int = 0
+    alpha_warmup: int = 0
     m = State(turns=True)
     slow = State(turns=True)
 
@@ -211,14 +216,18 @@ class TwoSpeeds(Momentum):
         x = x.divided()
         alpha: Value | float = self.alpha
         decay: Value | float = self.beta_slow
+        if self.alpha_warmup or self.warmup:
+            alpha = let("α", self.alpha * minimum(x.t / (self.alpha_warmup or self.warmup), 1.0))
         if self.warmup:
-            done = minimum(x.t / self.warmup, 1.0)
-            fast, slow = log(self.beta), log(self.beta_slow)
-            alpha = let("α", self.alpha * done)
-            decay = let("β′", minimum(exp(fast * slow / ((1 - done) * slow + done * fast)), self.beta_slow))
-        s.m = lerp(s.m, x.direction, 1 - self.beta)
+            done = let("done", minimum(x.t / self.warmup, 1.0))
+            fast, slow = -log(maximum(self.beta, 1e-8)), -log(self.beta_slow)
+            decay = let("β′", minimum(exp(-fast * slow / (done * fast + (1 - done) * slow)), self.beta_slow))
+        quick: Value = x.direction
+        if self.beta:
+            s.m = lerp(s.m, x.direction, 1 - self.beta)
+            quick = s.m / (1 - self.beta**x.t)
         s.slow = lerp(s.slow, x.direction, 1 - decay)
-        return x.replace(direction=s.m / (1 - self.beta**x.t) + alpha * s.slow, trend=s.m)
+        return x.replace(direction=quick + alpha * s.slow, trend=s.m if self.beta else x.direction)
 
 
 class PositiveNegative(Momentum):
@@ -281,6 +290,46 @@ class Aggregated(Momentum):
         s.b_heavy = self.heavy * s.b_heavy + x.direction
         u = (summed + s.b_middle + s.b_heavy) / 3
         return x.replace(direction=u, trend=u)
+
+
+class Golden(Momentum):
+    """AdamG: gradients weighed by a power of their own second moment, so that no rate is asked for (arXiv:2405.04376).
+
+        v <- beta2 v + (1 - beta2) g^2
+        r <- beta3 r + (1 - beta3) p v^q                    the "golden step size" of what v has seen so far
+        m <- beta m + (1 - beta) r g
+        u / D = m / (1 - beta^t) / (sqrt(v / (1 - beta2^t)) + eps)
+
+    Scaling the loss by c scales steps by c^(2 q), about its root at the paper's q = 0.24, where Adam's do not change.
+    It brings its own metric; the recipe that the paper tests has a rate of ``min(lr, 1 / sqrt(t))``, which is
+    `Relative` ``(by_size=False)``. Pan & Xu 2024.
+
+    Args:
+        beta: decay of the momentum.
+        beta2: decay of the second moment.
+        beta3: decay of the weights.
+        p, q: factor and power.
+        eps: added to the root.
+    """
+
+    beta: Decay = 0.95
+    beta2: Decay = 0.999
+    beta3: Decay = 0.95
+    p: NonNegative = 0.2
+    q: NonNegative = 0.24
+    eps: NonNegative = 1e-8
+    m = State(turns=True)
+    v = State()
+    r = State()
+
+    def apply(self, x: Signals, s: Memory) -> Signals:
+        x = x.divided()
+        g = x.direction
+        s.v = lerp(s.v, g * g, 1 - self.beta2)
+        s.r = lerp(s.r, let("size", self.p * s.v**self.q), 1 - self.beta3)
+        s.m = lerp(s.m, s.r * g, 1 - self.beta)
+        metric = sqrt(s.v / (1 - self.beta2**x.t)) + self.eps * x.unit
+        return x.replace(direction=s.m / (1 - self.beta**x.t), trend=s.m, metric=metric)
 
 
 class AdaptiveMemory(Momentum):
@@ -376,7 +425,7 @@ class FractionalMemory(Momentum):
         terms: n, up to 10: each is one more copy of the gradient.
     """
 
-    alpha: Fraction = 0.5
+    alpha: NonNegative = 0.5
     convention: Literal["difference", "memory"] = "difference"
     terms: int = 10
     g1 = State(turns=True)

@@ -85,6 +85,26 @@ class Decoupled(Regularize):
         return x.replace(pull=x.pull + self.weight_decay * x.w)
 
 
+class TowardsStart(Regularize):
+    """Decay towards where training began instead of towards 0.
+
+        pull <- pull + lambda (w - w0)
+
+    It keeps what pre-training knows (L2-SP: Li, Grandvalet & Davoine 2018, arXiv:1802.01483), and the plasticity of a
+    network that goes on learning (L2 Init: Kumar, Marklund & Van Roy 2023, arXiv:2308.11958; "regenerative" in the
+    package adam-atan2-pytorch). Those add it to the loss; here it is decoupled, as `Decoupled` is.
+
+    Args:
+        weight_decay: lambda, in units of the learning rate.
+    """
+
+    weight_decay: NonNegative = 1e-2
+    start = State(init="parameter")
+
+    def apply(self, x: Signals, s: Memory) -> Signals:
+        return x.replace(pull=x.pull + self.weight_decay * (x.w - s.start))
+
+
 class FixedDecay(Regularize):
     """Decoupled weight decay that no rate multiplies: every step takes the same share.
 
@@ -365,16 +385,22 @@ class CautiousDecay(Regularize):
 
         pull <- pull + lambda w where u w >= 0,      u the whole quotient, the sign of the step
 
-    It keeps the stationary points of the loss without decay.
+    It keeps the stationary points of the loss without decay. What does not move at all decays; a mask in circulation
+    asks for ``u w > 0`` instead (``strict``), under which it rests.
 
     Args:
         weight_decay: lambda, in units of the learning rate.
+        strict: leave coordinates alone that do not move.
     """
 
     weight_decay: NonNegative = 1e-2
+    strict: bool = False
 
     def apply(self, x: Signals, s: Memory) -> Signals:
-        return x.replace(pull=x.pull + self.weight_decay * where(x.quotient() * x.w >= 0, x.w, 0.0))
+        shrinks = x.quotient() * x.w
+        return x.replace(
+            pull=x.pull + self.weight_decay * where(shrinks > 0 if self.strict else shrinks >= 0, x.w, 0.0)
+        )
 
 
 class NormLoss(Regularize):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from slalom.algebra import State, Value, lerp, let, maximum, mean, sqrt, where
 from slalom.parts.base import Scale
@@ -37,6 +37,28 @@ class Accumulated(Scale):
         return x.replace(metric=eps.root(s.v, x.unit), divide=eps.divide())
 
 
+Maximum: TypeAlias = Literal["none", "post", "pre", "memoryless", "two-step"]
+
+
+def _highest(
+    kind: Maximum, name: str, new: Value, beta: float, correction: Value | float, x: Signals, s: Memory
+) -> tuple[Value, Value | float]:
+    """Store a running average; return what stands for it, and how that is to be corrected."""
+    before = let(f"{name}′", getattr(s, name)) if kind == "two-step" else getattr(s, name)
+    setattr(s, name, maximum(new, before) if kind == "memoryless" else new)
+    now: Value = getattr(s, name)
+    if kind == "post":
+        s.v_max = maximum(s.v_max, now)
+        return s.v_max, correction
+    if kind == "pre":
+        s.v_max = maximum(s.v_max, now / correction)
+        return s.v_max, 1.0
+    if kind == "two-step":
+        earlier = before if isinstance(correction, float) else before / (1 - beta ** (x.t - 1))
+        return maximum(now, where(x.t > 1, earlier, 0.0)), correction
+    return now, correction
+
+
 class SecondMoment(Scale):
     """Running average of squares (Tieleman & Hinton 2012; bias-corrected as in Kingma & Ba 2014, arXiv:1412.6980).
 
@@ -63,25 +85,15 @@ class SecondMoment(Scale):
     beta: Decay = 0.999
     eps: NonNegative | Epsilon = 1e-8
     debias: bool = True
-    amsgrad: Literal["none", "post", "pre", "memoryless", "two-step"] = "none"
+    amsgrad: Maximum = "none"
     v = State(torch=("exp_avg_sq", "square_avg"))
     v_max = State(torch=("max_exp_avg_sq",))
 
     def apply(self, x: Signals, s: Memory) -> Signals:
         eps = as_epsilon(self.eps)
         correction: Value | float = 1 - self.beta**x.t if self.debias else 1.0
-        before = s.v
-        v = eps.kept(lerp(before, x.energy * x.energy, 1 - self.beta), x.unit)
-        s.v = maximum(v, before) if self.amsgrad == "memoryless" else v
-        highest = s.v
-        if self.amsgrad == "post":
-            highest = s.v_max = maximum(s.v_max, s.v)
-        elif self.amsgrad == "pre":
-            highest = s.v_max = maximum(s.v_max, s.v / correction)
-            correction = 1.0
-        elif self.amsgrad == "two-step":
-            earlier = where(x.t > 1, before / (1 - self.beta ** (x.t - 1)), 0.0) if self.debias else before
-            highest = maximum(s.v, earlier)
+        new = eps.kept(lerp(s.v, x.energy * x.energy, 1 - self.beta), x.unit)
+        highest, correction = _highest(self.amsgrad, "v", new, self.beta, correction, x, s)
         return x.replace(metric=eps.root(highest, x.unit, correction), divide=eps.divide())
 
     def before(self, x: Signals, s: Memory) -> Value:
@@ -229,17 +241,21 @@ class Belief(Scale):
         beta: decay of the average.
         eps: a number is added to the state and to the root, as `InState` ``(eps, eps)``. 1e-16 for transformers and
             GANs, 1e-8 for small networks.
+        amsgrad: which maximum, if any, as of `SecondMoment`; "post" is the authors'.
     """
 
     beta: Decay = 0.999
     eps: NonNegative | Epsilon = 1e-16
+    amsgrad: Maximum = "none"
     s = State(torch=("exp_avg_var",))
+    v_max = State(torch=("max_exp_avg_var",))
 
     def apply(self, x: Signals, s: Memory) -> Signals:
         eps = as_epsilon(self.eps, lambda number: InState(number, number))
         surprise = x.grad - x.trend
-        s.s = eps.kept(lerp(s.s, surprise * surprise, 1 - self.beta), x.unit)
-        return x.replace(metric=eps.root(s.s, x.unit, 1 - self.beta**x.t), divide=eps.divide())
+        new = eps.kept(lerp(s.s, surprise * surprise, 1 - self.beta), x.unit)
+        highest, correction = _highest(self.amsgrad, "s", new, self.beta, 1 - self.beta**x.t, x, s)
+        return x.replace(metric=eps.root(highest, x.unit, correction), divide=eps.divide())
 
 
 class TrendMoment(Scale):
@@ -253,16 +269,20 @@ class TrendMoment(Scale):
     Args:
         beta: decay of the average.
         eps: a number is added to the state at every step, as `InState`.
+        amsgrad: which maximum, if any, as of `SecondMoment`.
     """
 
     beta: Decay = 0.999
     eps: NonNegative | Epsilon = 1e-8
+    amsgrad: Maximum = "none"
     v = State()
+    v_max = State()
 
     def apply(self, x: Signals, s: Memory) -> Signals:
         eps = as_epsilon(self.eps, InState)
-        s.v = eps.kept(lerp(s.v, x.trend * x.trend, 1 - self.beta), x.unit)
-        return x.replace(metric=eps.root(s.v, x.unit, 1 - self.beta**x.t), divide=eps.divide())
+        new = eps.kept(lerp(s.v, x.trend * x.trend, 1 - self.beta), x.unit)
+        highest, correction = _highest(self.amsgrad, "v", new, self.beta, 1 - self.beta**x.t, x, s)
+        return x.replace(metric=eps.root(highest, x.unit, correction), divide=eps.divide())
 
 
 class Rectified(Scale):
@@ -272,20 +292,34 @@ class Rectified(Scale):
         D <- D / sqrt((rho - 4)(rho - 2) rho_inf / ((rho_inf - 4)(rho_inf - 2) rho))    where rho > threshold
         D <- 1                                                                           before
 
-    Before the threshold steps are proportional to the gradient: neither large nor tiny gradients are tamed.
+    Before the threshold steps are proportional to the gradient: neither large nor tiny gradients are tamed. With
+    ``until="nothing"`` there are none (``degenerated_to_sgd=False`` in the authors' code, pytorch_optimizer's default).
 
     Args:
-        scale: the metric that is rectified; its ``beta`` sets the horizon.
+        scale: the metric that is rectified, of any kind with one decay: its ``beta`` sets the horizon.
         threshold: 4 in the paper, 5 in the authors' code and torch.
+        until: what moves the weights until then.
     """
 
-    scale: SecondMoment = SecondMoment()
+    scale: Scale = SecondMoment()
     threshold: NonNegative = 5.0
+    until: Literal["momentum", "nothing"] = "momentum"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if "beta" not in self.scale.ranges():
+            raise ValueError(
+                f"Rectified({type(self.scale).__name__}(...)): its memory has no single decay to judge by; "
+                "take a scale with a beta, such as SecondMoment or Belief."
+            )
 
     def apply(self, x: Signals, s: Memory) -> Signals:
         y = self.scale.apply(x, s.of(self.scale))
-        beta: Value = self.scale.beta  # type: ignore[assignment]  # traced as an expression
+        beta: Value = self.scale.beta  # type: ignore[attr-defined]  # checked when the part was made
         horizon = let("ρ∞", 2 / (1 - beta) - 1)
         rho = let("ρ", horizon - 2 * x.t * beta**x.t / (1 - beta**x.t))
         r = let("r", sqrt((rho - 4) * (rho - 2) * horizon / ((horizon - 4) * (horizon - 2) * rho)))
-        return y.replace(metric=where(rho > self.threshold, y.metric / r, 1.0))
+        trusted = rho > self.threshold
+        if self.until == "nothing":
+            y = y.replace(direction=where(trusted, y.direction, 0.0))
+        return y.replace(metric=where(trusted, y.metric / r, 1.0))

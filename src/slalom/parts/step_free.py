@@ -18,10 +18,11 @@ from slalom.parts.signals import Signals
 class Prodigy(Step):
     """A learning rate that finds itself, from the distance travelled (Mishchenko & Defazio 2023, arXiv:2306.06101).
 
-        r <- b r + (d / d0) (lr d) <g, w0 - w>       over the whole model
-        s <- b s + (d / d0) (lr d) g
-        d_new = max(d, d_coef r / |s|_1),   b = sqrt(beta)
-        rate = lr d,   gradients count as d g
+        rate = lr d c,   gradients count as d g       c = sqrt(1 - beta^t) / (1 - beta1^t) with ``debias``, else 1
+        r <- b r + (d / d0) rate <g, w0 - w>          over the whole model
+        s <- b s + (d / d0) rate g                    with ``safeguard`` d instead of rate: warm-ups do not count
+        d_new = max(d, d_coef r / |s|_1)              at most growth d
+        b = beta3, or sqrt(beta)
 
     The step uses the old d and epsilon the new one, as the authors' code does. Where ``|s|_1`` is 0 nothing moves d.
     All parameter groups must share lr.
@@ -31,12 +32,22 @@ class Prodigy(Step):
         beta: decay of the second moment that the recipe uses.
         d0: first guess of the distance; small is safe.
         d_coef: multiplier of the estimate.
+        growth: the most that d grows in a step once it has left d0, as a factor; 0 sets no bound.
+        safeguard: keep a learning rate that warms up from raising d too early.
+        debias: correct momentum and metric, whose own parts then do not.
+        beta1: decay of the momentum, for that correction.
+        beta3: decay of r and s; 0 for the root of beta.
     """
 
     lr: NonNegative = 1.0
     beta: Decay = 0.999
     d0: Positive = 1e-6
     d_coef: Positive = 1.0
+    growth: NonNegative = 0.0
+    safeguard: bool = False
+    debias: bool = False
+    beta1: Decay = 0.9
+    beta3: Decay = 0.0
     start = State(init="parameter")
     s = State()
     r = State(per="model")
@@ -47,16 +58,22 @@ class Prodigy(Step):
         first = x.clock <= 1
         d = let("d", where(first, self.d0, s.d))
         d_max = let("d_max", where(first, self.d0, s.d_max))
-        b = sqrt(self.beta)
-        weight = (d / self.d0) * (self.lr * d)
-        s.s = b * s.s + weight * x.grad
+        b = self.beta3 or sqrt(self.beta)
+        rate: Value = self.lr * d
+        if self.debias:
+            rate = rate * (sqrt(1 - self.beta**x.clock) / (1 - self.beta1**x.clock))
+        weight = (d / self.d0) * rate
+        s.s = b * s.s + ((d / self.d0) * d if self.safeguard else weight) * x.grad
         s.r = b * s.r + total(weight * x.grad * (s.start - x.w), "model")
         length = total(abs(s.s), "model")
         estimate = let("d_hat", where(length > 0, self.d_coef * s.r / length, d))
         s.d_max = maximum(d_max, estimate)
-        s.d = maximum(d, s.d_max)
+        if self.growth:  # which bounds all but the first jump
+            s.d = minimum(s.d_max, self.growth * where(d > self.d0, d, maximum(d, estimate)))
+        else:
+            s.d = maximum(d, s.d_max)
         y = x.with_gradient(d * x.grad)
-        return y.replace(rate=self.lr * d, unit=x.unit * s.d)
+        return y.replace(rate=rate, unit=x.unit * s.d)
 
 
 class _Distance(Step, abstract=True):
@@ -140,7 +157,7 @@ class DAdaptation(Step, name="d_adaptation"):
         r <- q r + (1 - q) lr d <g, s / D>                    D as the last step left it; over the whole model
         s <- q s + (1 - q) lr d g
         d_new = max(d, min(r / ((1 - q) |s|_1), growth d)),   q = sqrt(beta)
-        rate = lr d                                           with the old d
+        rate = lr d                                           with the old d; with ``debias`` corrected as Prodigy's
 
     The authors' momentum remembers steps with the length that they had: `WholeSteps` around an average without
     correction. The paper weighs by the new D, its code, followed here, by the old. It needs a scale without bias
@@ -151,12 +168,16 @@ class DAdaptation(Step, name="d_adaptation"):
         beta: decay of the second moment that the recipe uses.
         d0: first guess of the distance; small is safe.
         growth: the most that d grows in a step, as a factor; 1.02 acts as a warm-up.
+        debias: correct momentum and metric, whose own parts then do not.
+        beta1: decay of the momentum, for that correction.
     """
 
     lr: NonNegative = 1.0
     beta: Decay = 0.999
     d0: Positive = 1e-6
     growth: Positive = float("inf")
+    debias: bool = False
+    beta1: Decay = 0.9
     s = State()
     r = State(per="model")
     d = State(per="model")
@@ -164,7 +185,9 @@ class DAdaptation(Step, name="d_adaptation"):
     def apply(self, x: Signals, s: Memory) -> Signals:
         d = let("d", where(s.d > 0, s.d, self.d0))
         q = sqrt(self.beta)
-        rate = self.lr * d
+        rate: Value = self.lr * d
+        if self.debias:
+            rate = rate * (sqrt(1 - self.beta**x.clock) / (1 - self.beta1**x.clock))
         fed = rate * x.grad
         s.r = q * s.r + (1 - q) * total(fed * (s.s / x.earlier()), "model")
         s.s = lerp(s.s, fed, 1 - q)

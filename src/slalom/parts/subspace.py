@@ -119,17 +119,21 @@ class InSubspace(Geometry):
         inner: the recipe that runs in the subspace; Adam in GaLore.
         subspace: where the directions come from.
         scale: of the step; the paper's alpha.
+        of: whose directions: the ``"gradient"``'s, or those of the ``"direction"`` that a momentum outside suggests
+            (Conda).
     """
 
     inner: Inner
     subspace: Subspace = Singular()
     scale: NonNegative = 0.25
+    of: Literal["gradient", "direction"] = "gradient"
 
     def apply(self, x: Signals, s: Memory) -> Signals:
         x = x.divided()
         if x.ndim < 2:
             return self.inner.direct(x, s).divided()
-        p = self.subspace.basis(turned(x.grad, x.rows, x.columns), x, s.of(self.subspace))
+        seen = x.grad if self.of == "gradient" else x.direction
+        p = self.subspace.basis(turned(seen, x.rows, x.columns), x, s.of(self.subspace))
         inside = _inside(x, self.subspace.rank, lambda a: turned(a, x.rows, x.columns) @ p)
         q = let("q", self.inner.direct(inside, s.thin(self.subspace.rank)).quotient())
         u = self.scale * turned(q @ p.T, x.rows, x.columns)

@@ -185,6 +185,7 @@ def radam(
     weight_decay: float = 0.0,
     decoupled_weight_decay: bool = False,
     variant: str = "torch",
+    degenerated_to_sgd: bool = True,
 ) -> Recipe:
     if variant not in ("torch", "paper"):
         raise unknown("variant", variant, ("torch", "paper"), owner="RAdam")
@@ -195,7 +196,11 @@ def radam(
         gradient=L2(weight_decay) if coupled else None,
         momentum=Ema(betas[0]),
         # The paper adapts from rho > 4 on, the authors' code and torch from rho > 5 (beta2 = 0.999: one step later).
-        scale=Rectified(SecondMoment(betas[1], Early(eps) if as_torch else eps), 5.0 if as_torch else 4.0),
+        scale=Rectified(
+            SecondMoment(betas[1], Early(eps) if as_torch else eps),
+            5.0 if as_torch else 4.0,
+            "momentum" if degenerated_to_sgd else "nothing",
+        ),
         regularize=Decoupled(weight_decay) if decoupled else None,
         step=lr,
     )
@@ -207,15 +212,23 @@ def radam(
     title="belief in the observed gradient",
     family="adam",
     year=2020,
-    source="Zhuang et al. 2020, arXiv:2010.07468",
+    source="Zhuang et al. 2020, arXiv:2010.07468 (rectify=True is the default of the authors' package)",
     use="small convolutional networks and GANs where Adam generalises badly",
     avoid="noise-free gradients: steps grow without bound",
     lrs=(3e-4, 1e-3, 3e-3),
 )
-def adabelief(lr: float = 1e-3, betas: Betas = (0.9, 0.999), eps: float = 1e-16, weight_decay: float = 0.0) -> Recipe:
+def adabelief(
+    lr: float = 1e-3,
+    betas: Betas = (0.9, 0.999),
+    eps: float = 1e-16,
+    weight_decay: float = 0.0,
+    rectify: bool = False,
+    amsgrad: bool = False,
+) -> Recipe:
+    belief = Belief(betas[1], eps, "post" if amsgrad else "none")
     return Recipe(
         momentum=Ema(betas[0]),
-        scale=Belief(betas[1], eps),
+        scale=Rectified(belief) if rectify else belief,
         regularize=decoupled(weight_decay),
         step=lr,
     )
@@ -248,7 +261,7 @@ def laprop(lr: float = 4e-4, betas: Betas = (0.9, 0.999), eps: float = 1e-15, we
     title="adaptive Nesterov momentum",
     family="adam",
     year=2022,
-    source="Xie et al. 2022, arXiv:2208.06677",
+    source="Xie et al. 2022, arXiv:2208.06677 (betas are decays, as in its code; the paper's are their complements)",
     use="vision transformers and large batches",
     avoid="memory is short: 16 bytes per parameter",
     lrs=(3e-4, 1e-3, 3e-3),
@@ -258,10 +271,12 @@ def adan(
     betas: tuple[float, float, float] = (0.98, 0.92, 0.99),
     eps: float = 1e-8,
     weight_decay: float = 0.0,
+    no_prox: bool = False,
 ) -> Recipe:
+    proximal = None if no_prox or not weight_decay else ProximalDecay(weight_decay)
     return Recipe(
         momentum=Extrapolated(betas[0], betas[1]),
         scale=SecondMoment(betas[2], eps),
-        regularize=ProximalDecay(weight_decay) if weight_decay else None,
+        regularize=decoupled(weight_decay) if no_prox else proximal,
         step=lr,
     )

@@ -32,10 +32,16 @@ from slalom.recipes.registry import recipe
         "one-each": "decay is scaled by the whole model's gradients, by definition",
     },
 )
-def adams(lr: float = 1e-3, betas: Betas = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 1e-4) -> Recipe:
+def adams(
+    lr: float = 1e-3,
+    betas: Betas = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 1e-4,
+    amsgrad: bool = False,
+) -> Recipe:
     return Recipe(
         momentum=Ema(betas[0]),
-        scale=SecondMoment(betas[1], eps),
+        scale=SecondMoment(betas[1], eps, amsgrad="post" if amsgrad else "none"),
         regularize=StableDecay(weight_decay) if weight_decay else None,
         step=lr,
     )

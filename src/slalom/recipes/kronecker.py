@@ -20,11 +20,14 @@ from slalom.parts import (
     Kronecker,
     NewtonSchulz,
     SecondMoment,
+    ShapeRate,
+    Sign,
     Spectral,
     VarianceReduced,
+    WeightEma,
 )
 from slalom.recipes.adam import adamw
-from slalom.recipes.common import Betas, decoupled
+from slalom.recipes.common import DECAY_INSIDE, Betas, decoupled
 from slalom.recipes.matrix import BY_ROLE
 from slalom.recipes.recipe import ByRole, Recipe
 from slalom.recipes.registry import recipe
@@ -168,6 +171,40 @@ def soap(
         geometry=Eigenbasis(adam, betas[1], frequency, block, factors),
         regularize=decoupled(weight_decay),
         step=Hold(Fixed(lr)),
+    )
+
+
+@recipe(
+    "splus",
+    class_name="SPlus",
+    title="signs in Shampoo's eigenbasis, with an average of the weights",
+    family="matrix",
+    year=2025,
+    source="Frans, Levine & Abbeel 2025, arXiv:2506.07254 (bases after steps 1, 101, ...; its code: 1, 100, 200)",
+    use="what Shampoo and SOAP are for, with eigenbases as rare as every 100 steps; evaluate inside opt.averaged()",
+    avoid="dimensions of many thousands: it keeps two square factors and two bases per matrix",
+    lrs=(3e-2, 1e-1, 3e-1),
+    exceptions={"numbers-live": "betas[1] shows when bases are refreshed, every 100 steps"},
+)
+def splus(
+    lr: float = 0.1,
+    betas: Betas = (0.9, 0.999),
+    weight_decay: float = 1e-2,
+    ema: float = 0.999,
+    frequency: int = 100,
+    vectors: float = 1e-3,
+    block: int = 0,
+    factors: Factors = "same",
+) -> Recipe:
+    signs = Recipe(geometry=Sign())
+    return Recipe(
+        momentum=Ema(betas[0], debias=False),
+        geometry=Eigenbasis(signs, betas[1], frequency, block, factors, refresh="exact", plain=True),
+        regularize=decoupled(weight_decay),
+        guard=ShapeRate(vectors),
+        average=WeightEma(ema),
+        order=DECAY_INSIDE,
+        step=lr,
     )
 
 

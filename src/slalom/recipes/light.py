@@ -14,6 +14,8 @@ from slalom.parts import (
     FactoredEma,
     FoldedEma,
     FoldedMoment,
+    Greedy,
+    Inertial,
     ModelOriented,
     Relative,
     RelativeSize,
@@ -188,8 +190,13 @@ def amos(
     per: Literal["row", "tensor"] = "row",
     eta: float = 0.0,
     gain: float = 2**0.5,
+    momentum: float = 0.0,
 ) -> Recipe:
-    return Recipe(scale=ModelOriented(beta, eps, per, eta, gain), step=lr)
+    return Recipe(
+        scale=ModelOriented(beta, eps, per, eta, gain),
+        form=Inertial(beta=momentum) if momentum else Greedy(),
+        step=lr,
+    )
 
 
 @recipe(

@@ -22,6 +22,7 @@ from slalom.recipes.matrix import BY_ROLE, MATRIX_RATES, with_adam
 from slalom.recipes.recipe import ByRole, Recipe
 from slalom.recipes.registry import recipe
 
+_ALL: Final = 1 << 30  # more directions than a matrix has
 _RANDOM: Final = {**BY_ROLE, "elements": "its random directions go by the numbers of rows and columns"}
 
 
@@ -54,6 +55,39 @@ def galore(
         geometry=InSubspace(adam, Singular(rank, frequency), scale), regularize=decoupled(weight_decay), step=lr
     )
     return with_adam(thin, adam_lr, adam_betas, adam_eps, weight_decay)
+
+
+@recipe(
+    "conda",
+    class_name="Conda",
+    title="Adam on the singular directions of its own momentum; AdamW where there is no matrix",
+    family="matrix",
+    year=2025,
+    source="Wang et al. 2025, arXiv:2509.24218 (decay as in AdamW)",
+    use="what SOAP is for, with one basis on the shorter side, from one decomposition in thousands of steps",
+    avoid="memory is short: a square of the shorter side beside Adam's states",
+    lrs=(3e-4, 1e-3, 3e-3),
+    exceptions=BY_ROLE,
+)
+def conda(
+    lr: float = 1e-3,
+    betas: Betas = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    frequency: int = 2000,
+    scale: float = 1.0,
+    adam_lr: float = 1e-3,
+    adam_betas: Betas = (0.9, 0.999),
+    adam_eps: float = 1e-8,
+) -> ByRole:
+    sized = Recipe(scale=SecondMoment(betas[1], Early(eps)))
+    matrices = Recipe(
+        momentum=Ema(betas[0]),
+        geometry=InSubspace(sized, Singular(_ALL, frequency), scale, of="direction"),
+        regularize=decoupled(weight_decay),
+        step=lr,
+    )
+    return with_adam(matrices, adam_lr, adam_betas, adam_eps, weight_decay)
 
 
 def _apollo(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 
 from slalom.errors import unknown
 from slalom.parts import (
@@ -14,12 +14,14 @@ from slalom.parts import (
     FractionalMemory,
     Friction,
     Geometry,
+    HeavyBall,
     Interpolated,
     KeepLength,
     PositiveNegative,
     SecondMoment,
     Sign,
     Spectral,
+    Transport,
     UnitLength,
     VarianceReduced,
 )
@@ -51,6 +53,27 @@ def nsgda(
         gradient=L2(weight_decay) if weight_decay else None,
         momentum=Ema(beta),
         geometry=UnitLength("model" if together else "tensor", eps),
+        step=lr,
+    )
+
+
+@recipe(
+    "nigt",
+    class_name="NIGT",
+    title="momentum normalised, with gradients taken ahead so that none in it is stale",
+    family="sgd",
+    year=2020,
+    source="Cutkosky & Mehta 2020, arXiv:2002.03305; transport: Arnold et al. 2019, arXiv:1906.03532",
+    use="smooth losses with noisy gradients, and long momentum: beta 0.99; evaluate inside opt.averaged()",
+    avoid="code that reads the weights between steps: those are ahead; rates that fit Adam, as with nsgda",
+    lrs=(3e-3, 1e-2, 3e-2),
+)
+def nigt(lr: float = 1e-2, beta: float = 0.9, eps: float = 1e-8, weight_decay: float = 0.0) -> Recipe:
+    return Recipe(
+        gradient=L2(weight_decay) if weight_decay else None,
+        momentum=HeavyBall(beta, dampening=beta),
+        geometry=UnitLength("tensor", eps),
+        average=Transport(beta),
         step=lr,
     )
 
@@ -172,14 +195,21 @@ def diffgradnorm(
     year=2024,
     source="Chen, Zhang & Mu 2024, Neural Processing Letters, doi 10.1007/s11063-024-11571-7",
     use="experiments with long memory; alpha=0 is Adam with friction",
-    avoid="anything large: 52 bytes per parameter; alpha=1, which forgets the mean gradient",
+    avoid="anything large: 52 bytes per parameter; alpha=1 (community files have it, the paper's is not known), which "
+    "forgets the mean gradient",
     lrs=(3e-4, 1e-3, 3e-3),
 )
 def adagl(
-    lr: float = 1e-3, betas: Betas = (0.9, 0.999), alpha: float = 0.5, eps: float = 1e-8, weight_decay: float = 0.0
+    lr: float = 1e-3,
+    betas: Betas = (0.9, 0.999),
+    alpha: float = 0.5,
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    convention: Literal["difference", "memory"] = "difference",
+    terms: int = 10,
 ) -> Recipe:
     return Recipe(
-        momentum=(FractionalMemory(alpha), Ema(betas[0])),
+        momentum=(FractionalMemory(alpha, convention, terms), Ema(betas[0])),
         scale=SecondMoment(betas[1], eps),
         guard=Friction("rational"),
         regularize=decoupled(weight_decay),

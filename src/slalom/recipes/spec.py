@@ -24,6 +24,8 @@ def parse_spec(word: str) -> tuple[Method, dict[str, Any]]:
     for argument in given:
         if argument not in entry.defaults:
             raise unknown("argument", argument, entry.defaults, owner=name)
+        if given[argument] is None and isinstance(entry.defaults[argument], str):
+            given[argument] = "none"  # the word, where words are asked for
     return entry, given
 
 
@@ -45,4 +47,7 @@ def parse_arguments(word: str, text: str) -> dict[str, Any]:
 def _value(node: ast.expr) -> Any:
     if isinstance(node, ast.Name):
         return {"true": True, "false": False, "none": None}.get(node.id, node.id)
+    words = [part for part in ast.walk(node) if not isinstance(part, (ast.BinOp, ast.Sub, ast.Load))]
+    if isinstance(node, ast.BinOp) and all(isinstance(word, ast.Name) for word in words):
+        return ast.unparse(node).replace(" ", "")  # a word with hyphens, such as two-step
     return ast.literal_eval(node)

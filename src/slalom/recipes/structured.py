@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from slalom.parts import (
+    ClipNorm,
     ClipUpdate,
     Ema,
     Factored,
@@ -21,19 +22,27 @@ from slalom.recipes.registry import recipe
     title="layer-wise adaptive moments",
     family="layerwise",
     year=2019,
-    source="You et al. 2019, arXiv:1904.00962",
+    source="You et al. 2019, arXiv:1904.00962; APEX and timm clip by max_grad_norm=1 first",
     use="large batches with many layers of different scale",
     avoid="single layers and tiny batches: the ratio only adds noise",
     lrs=(1e-3, 3e-3, 1e-2),
 )
 def lamb(
-    lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-6, weight_decay: float = 1e-2
+    lr: float = 1e-3,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-6,
+    weight_decay: float = 1e-2,
+    bias_correction: bool = True,
+    max_grad_norm: float = 0.0,
+    trust_clip: float = 0.0,
+    longest: float = 0.0,
 ) -> Recipe:
     return Recipe(
-        momentum=Ema(betas[0]),
-        scale=SecondMoment(betas[1], eps),
+        gradient=ClipNorm(max_grad_norm) if max_grad_norm else None,
+        momentum=Ema(betas[0], debias=bias_correction),
+        scale=SecondMoment(betas[1], eps, debias=bias_correction),
         regularize=decoupled(weight_decay),
-        guard=TrustRatio(),
+        guard=TrustRatio(high=longest, most=trust_clip),
         order=DECAY_INSIDE,
         step=lr,
     )

@@ -11,6 +11,7 @@ from slalom.parts import (
     DoG,
     DoWG,
     Ema,
+    Golden,
     HeavyBall,
     LossDriven,
     Mechanic,
@@ -20,6 +21,7 @@ from slalom.parts import (
     PolynomialAverage,
     PrimalAverage,
     Prodigy,
+    Relative,
     ScheduleFree,
     SecondMoment,
     SquaredDecay,
@@ -71,12 +73,44 @@ def prodigy(
     weight_decay: float = 0.0,
     d0: float = 1e-6,
     d_coef: float = 1.0,
+    growth: float = 0.0,
+    safeguard_warmup: bool = False,
+    use_bias_correction: bool = False,
+    beta3: float = 0.0,
+    decouple: bool = True,
 ) -> Recipe:
     return Recipe(
+        gradient=L2(weight_decay) if weight_decay and not decouple else None,
         momentum=Ema(betas[0], debias=False),
         scale=SecondMoment(betas[1], eps, debias=False),
-        regularize=decoupled(weight_decay),
-        step=Prodigy(lr, betas[1], d0, d_coef),
+        regularize=decoupled(weight_decay if decouple else 0.0),
+        step=Prodigy(lr, betas[1], d0, d_coef, growth, safeguard_warmup, use_bias_correction, betas[0], beta3),
+    )
+
+
+@recipe(
+    "adamg",
+    class_name="AdamG",
+    title="Adam with gradients weighed by a power of their second moment",
+    family="tuning-free",
+    year=2024,
+    source="Pan & Xu 2024, arXiv:2405.04376",
+    use="no learning rate to tune: leave lr at 1; it falls as 1 / sqrt(t) by itself",
+    avoid="losses on an unusual scale: steps grow with its root; memory is short: 12 bytes per parameter",
+    lrs=(0.3, 1.0, 3.0),
+)
+def adamg(
+    lr: float = 1.0,
+    betas: tuple[float, float, float] = (0.95, 0.999, 0.95),
+    p: float = 0.2,
+    q: float = 0.24,
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+) -> Recipe:
+    return Recipe(
+        gradient=L2(weight_decay) if weight_decay else None,
+        momentum=Golden(betas[0], betas[1], betas[2], p, q, eps),
+        step=Relative(lr, by_size=False),
     )
 
 
@@ -100,13 +134,14 @@ def dadapt_adam(
     d0: float = 1e-6,
     growth: float = float("inf"),
     decoupled_weight_decay: bool = False,
+    use_bias_correction: bool = False,
 ) -> Recipe:
     return Recipe(
         gradient=L2(weight_decay) if weight_decay and not decoupled_weight_decay else None,
         regularize=decoupled(weight_decay if decoupled_weight_decay else 0.0),
         momentum=WholeSteps(Ema(betas[0], debias=False)),
         scale=SecondMoment(betas[1], eps, debias=False),
-        step=DAdaptation(lr, betas[1], d0, growth),
+        step=DAdaptation(lr, betas[1], d0, growth, use_bias_correction, betas[0]),
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from slalom.parts import (
     Atan2,
     Cautious,
@@ -21,8 +23,9 @@ from slalom.parts import (
     TrendMoment,
     TwoSpeeds,
     VarianceReduced,
+    WholeSteps,
 )
-from slalom.recipes.common import Betas, decoupled
+from slalom.recipes.common import Betas, decoupled, moved
 from slalom.recipes.recipe import Recipe
 from slalom.recipes.registry import recipe
 
@@ -209,16 +212,22 @@ def mars_adamw(
     title="AdamW that moves only where the gradient agrees",
     family="adam",
     year=2024,
-    source="Liang et al. 2024, arXiv:2411.16085",
+    source='Liang et al. 2024, arXiv:2411.16085; normalize="mean": the authors\' code and timm',
     use="a little speed for no memory",
     avoid="tiny tensors: the paper's count halves the step of a single number",
     lrs=ADAM_RATES,
 )
-def c_adamw(lr: float = 1e-3, betas: Betas = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 1e-2) -> Recipe:
+def c_adamw(
+    lr: float = 1e-3,
+    betas: Betas = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 1e-2,
+    normalize: Literal["count", "mean", "none"] = "count",
+) -> Recipe:
     return Recipe(
         momentum=Ema(betas[0]),
         scale=SecondMoment(betas[1], eps),
-        guard=Cautious(),
+        guard=Cautious(normalize),
         regularize=decoupled(weight_decay),
         step=lr,
     )
@@ -235,9 +244,18 @@ def c_adamw(lr: float = 1e-3, betas: Betas = (0.9, 0.999), eps: float = 1e-8, we
     avoid="batches under about 64",
     lrs=(1e-4, 3e-4, 1e-3),
 )
-def c_lion(lr: float = 1e-4, betas: Betas = (0.9, 0.99), weight_decay: float = 0.0) -> Recipe:
+def c_lion(
+    lr: float = 1e-4,
+    betas: Betas = (0.9, 0.99),
+    weight_decay: float = 0.0,
+    normalize: Literal["count", "mean", "none"] = "count",
+) -> Recipe:
     return Recipe(
-        momentum=Interpolated(*betas), geometry=Sign(), guard=Cautious(), regularize=decoupled(weight_decay), step=lr
+        momentum=Interpolated(*betas),
+        geometry=Sign(),
+        guard=Cautious(normalize),
+        regularize=decoupled(weight_decay),
+        step=lr,
     )
 
 
@@ -303,10 +321,25 @@ def pnm(lr: float = 1e-2, beta: float = 0.9, amplify: float = 1.0, weight_decay:
     title="layer-wise adaptive rates for SGD",
     family="layerwise",
     year=2017,
-    source="You et al. 2017, arXiv:1708.03888",
+    source="You et al. 2017, arXiv:1708.03888; whole_steps=True puts rates into momentum, as its formula does",
     use="convolutional networks at batches of many thousands",
     avoid="transformers (see lamb)",
     lrs=(3e-2, 1e-1, 3e-1),
 )
-def lars(lr: float = 0.1, momentum: float = 0.9, trust: float = 1e-3, weight_decay: float = 5e-4) -> Recipe:
-    return Recipe(gradient=LayerRate(trust, weight_decay), momentum=HeavyBall(momentum) if momentum else None, step=lr)
+def lars(
+    lr: float = 0.1,
+    momentum: float = 0.9,
+    trust: float = 1e-3,
+    weight_decay: float = 5e-4,
+    nesterov: bool = False,
+    vectors: bool = False,
+    trust_clip: bool = False,
+    whole_steps: bool = False,
+) -> Recipe:
+    ball = HeavyBall(momentum, nesterov=nesterov)
+    return Recipe(
+        gradient=LayerRate(trust, weight_decay, vectors, trust_clip),
+        momentum=(WholeSteps(ball) if whole_steps else ball) if momentum else None,
+        step=lr,
+        order=moved("step", before="gradient") if trust_clip else (),
+    )
