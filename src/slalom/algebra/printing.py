@@ -203,7 +203,20 @@ class _Printer:
         if isinstance(b, (int, float)):  # numbers first, as one writes them
             a, b = b, a
         space = r"\, " if self.d.latex else " "
-        return f"{self.at(a, _PRODUCT)}{space}{self.at(b, _PRODUCT)}", _PRODUCT
+        left = self.at(a, _PRODUCT)
+        if not self.d.latex and self._ends_in_quotient(a):  # what follows would read as part of the divisor
+            left = self.d.parens(left)
+        return f"{left}{space}{self.at(b, _PRODUCT)}", _PRODUCT
+
+    def _ends_in_quotient(self, node: Expr | Number) -> bool:
+        node = self._plain(node)
+        if not isinstance(node, Expr) or self._constant(node) is not None or "name" in node.attrs:
+            return False
+        return node.op == "div" or (node.op == "mul" and node.args[0] is not node.args[1] and self._last(node))
+
+    def _last(self, product: Expr) -> bool:
+        a, b = product.args
+        return self._ends_in_quotient(a if isinstance(b, (int, float)) else b)
 
     def div(self, a: Expr | Number, b: Expr | Number) -> tuple[str, int]:
         if self.d.latex:

@@ -111,22 +111,20 @@ def describe_roles(
 def describe_optimizer(optimizer: Optimizer) -> str:
     """Write what an optimizer runs on what: formula, groups, bytes."""
     rows = [type(optimizer).__name__]
-    shown: set[str] = set()
+    shown: dict[str, int] = {}
     total = 0
     for place, group in enumerate(optimizer.param_groups):
         count = sum(parameter.numel() for parameter in group["params"])
         total += count
         role = f" {group['role']}" if "role" in group else ""
-        rows.append(
-            f"  group {place}{role}: {len(group['params'])} tensors, {count:,} parameters, lr {float(group['lr']):g}"
-        )
+        tensors = f"{len(group['params'])} tensor{'s' * (len(group['params']) != 1)}"
+        rows.append(f"  group {place}{role}: {tensors}, {count:,} parameters, lr {float(group['lr']):g}")
         for at, blocks in group.get("blocks", {}).items():
             rows.append(f"    {label(group, at)} as {in_words(tuple(group['params'][at].shape), blocks)}")
         lines = formula_lines(optimizer.recipe(group), _typical_ndim(group))
         formula = "\n".join(formula_rows(lines, "    ", 110))
-        if formula not in shown:
-            rows.append(formula)
-            shown.add(formula)
+        first = shown.setdefault(formula, place)
+        rows.append(formula if first == place else f"    as group {first}")
     rows.append(f"  state: {state_bytes(optimizer):,} bytes for {total:,} parameters")
     held = [state[KEPT] for state in optimizer.state.values() if KEPT in state]
     if held:

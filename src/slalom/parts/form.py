@@ -95,7 +95,7 @@ class FTRL(Form, name="ftrl"):
         if self.clamp:
             h = let("H", maximum(h, s.h))
         u = x.direction if _is_zero(x.pull) else x.direction + x.pull * x.metric
-        unseen = let("unseen", abs(u) + s.h) <= 0  # not "> 0": nan must show
+        unseen = let("seen", abs(u) + s.h) <= 0  # not "> 0": nan must show
         z = let("Z", s.z + u - (h - s.h) * x.w)
         l1, curvature = x.l1 + x.l1_past, h + (x.l2 + x.l2_past)
         w = -z / curvature
