@@ -22,8 +22,9 @@ import slalom
 from networks import build
 from slalom.cli.landscape import landscape as command
 from slalom.errors import UsageError
-from slalom.landscape import Plane, line, plane, sharpness, snapshot
+from slalom.landscape import Plane, density, line, plane, sharpness, snapshot
 from slalom.landscape.contours import regions
+from slalom.landscape.lanczos import quadrature
 from slalom.landscape.points import Place, random_direction
 
 
@@ -64,6 +65,7 @@ WAYS: dict[str, Callable[[nn.Module, Any], Any]] = {
     "plane": lambda model, loss: plane(model, loss, size=3),
     "trails": lambda model, loss: plane(model, loss, trails={"a": [Restless() for _ in range(4)]}, size=3),
     "sharpness": lambda model, loss: sharpness(model, loss, samples=2, iterations=6),
+    "spectrum": lambda model, loss: density(model, loss, vectors=2, iterations=6, method="finite differences"),
     "differences": lambda model, loss: sharpness(
         model, loss, samples=2, iterations=6, rho=0.1, batch_norm="batch", method="finite differences"
     ),
@@ -484,6 +486,93 @@ def test_full_batch_descent_ends_at_the_edge_of_stability() -> None:
         assert after == pytest.approx(2.0, abs=0.35)
 
 
+# --- spectra ------------------------------------------------------------------------------------------------------
+
+
+def test_over_all_axes_the_quadrature_is_the_whole_spectrum() -> None:
+    """e_i f(A) e_i, added up over all i, is the trace of f(A), whatever f."""
+    generator = torch.Generator().manual_seed(3)
+    matrix = torch.randn(12, 12, generator=generator, dtype=torch.float64)
+    matrix = matrix + matrix.T
+    found = [quadrature(lambda v: matrix @ v, axis, 12) for axis in torch.eye(12, dtype=torch.float64)]
+    values = torch.linalg.eigvalsh(matrix)
+    for f in (torch.exp, torch.sin, lambda x: (x > 0.5).double()):
+        assert float(sum((weights * f(nodes)).sum() for nodes, weights in found)) == pytest.approx(
+            float(f(values).sum())
+        )
+
+
+def test_few_nodes_are_exact_for_low_powers() -> None:
+    generator = torch.Generator().manual_seed(4)
+    diagonal, start = (torch.randn(50, generator=generator, dtype=torch.float64) for _ in range(2))
+    nodes, weights = quadrature(lambda v: diagonal * v, start, 4)
+    share = start.square() / start.square().sum()
+    assert len(nodes) == 4
+    for power in range(8):
+        assert float((weights * nodes**power).sum()) == pytest.approx(float((share * diagonal**power).sum()))
+    assert float((weights * nodes**8).sum()) != pytest.approx(float((share * diagonal**8).sum()))
+
+
+def test_a_diagonal_spectrum_is_seen_whole_by_one_vector() -> None:
+    found = density(Weights(0, 0, 0, 0), bowl, vectors=1)  # 5, 3, 3, -1
+    assert found.nodes[0] == pytest.approx((-1, 3, 5))
+    assert found.weights[0] == pytest.approx((0.25, 0.5, 0.25))
+    assert found.products == 3  # it ends by itself
+    assert found.trace == pytest.approx(10)
+    assert found.share(low=4)[0] == pytest.approx(0.25)
+    assert found.share(high=0)[0] == pytest.approx(0.25)
+    assert math.isnan(found.share()[1])  # one vector knows no error
+    assert found.at(3, blur=0.1) == pytest.approx(0.5 / (0.1 * math.sqrt(2 * math.pi)))
+    widths = [low + 0.01 for low in itertools.takewhile(lambda x: x < 6, itertools.count(-2, 0.02))]
+    assert sum(found.at(x, blur=0.1) * 0.02 for x in widths) == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize("measure", ["plain", "relative"])
+def test_a_spectrum_is_that_of_the_exact_hessian(measure: Any) -> None:
+    torch.manual_seed(5)
+    model = nn.Sequential(nn.Linear(6, 12), nn.Tanh(), nn.Linear(12, 12), nn.Tanh(), nn.Linear(12, 3)).double()
+    x, y = torch.randn(48, 6, dtype=torch.float64), torch.randint(0, 3, (48,))
+
+    def loss(model: nn.Module) -> Tensor:
+        return functional.cross_entropy(model(x), y)
+
+    parameters = list(model.parameters())
+    hessian = exact(lambda: loss(model), parameters)
+    if measure == "relative":
+        size = torch.cat([p.detach().abs().reshape(-1) for p in parameters])
+        hessian = size[:, None] * hessian * size
+    values = torch.linalg.eigvalsh(hessian)
+    found = density(model, loss, measure=measure, vectors=24, iterations=80)
+    assert found.parameters == len(values)
+    assert found.largest == pytest.approx(float(values[-1]), rel=1e-6)
+    assert found.smallest == pytest.approx(float(values[0]), rel=1e-6)
+    assert abs(found.trace - float(values.sum())) < 4 * found.trace_error < float(values.sum())
+    near = 0.01 * found.size
+    for low, high in ((-math.inf, -near), (-near, near), (near, math.inf), (10 * near, math.inf)):
+        share, error = found.share(low, high)
+        whole = float(((values >= low) & (values <= high)).double().mean())
+        assert share == pytest.approx(whole, abs=4 * error + 0.01)
+        assert error < 0.02
+    block = density(model, loss, only="4.*", vectors=24, iterations=80)
+    assert block.parameters == 39
+    assert block.largest == pytest.approx(sharpness(model, loss, only="4.*", samples=0).largest, rel=1e-3)
+
+
+def test_a_spectrum_is_a_picture_and_words_and_data() -> None:
+    found = density(Weights(0, 0, 0, 0), bowl, vectors=2)
+    screen = str(found)
+    assert "4 eigenvalues" in screen
+    assert "from -1 to 5; trace 10 ± 0;" in screen
+    assert "about 3 of 4" in screen
+    assert found.svg().startswith("<svg")
+    assert json.loads(json.dumps(found.as_json(), allow_nan=False))["parameters"] == 4
+    for wrong in ({"vectors": 0}, {"iterations": 0}, {"method": "guess"}, {"measure": "square"}):
+        with pytest.raises(UsageError):
+            density(Weights(0, 0, 0, 0), bowl, **wrong)
+    flat = density(Weights(0.0), lambda model: 3 * model.w.sum())
+    assert "from 0 to 0" in str(flat)
+
+
 # --- the command --------------------------------------------------------------------------------------------------
 
 TASK = """
@@ -507,7 +596,7 @@ def unlucky():
 def asked(capsys: pytest.CaptureFixture[str], *words: str, **options: Any) -> Any:
     defaults = {
         "workload": None, "steps": 12, "plane": "auto", "size": 5, "batches": 1, "seed": 0, "sharpness": True,
-        "out": None, "as_json": True,
+        "spectrum": False, "out": None, "as_json": True,
     }  # fmt: skip
     command(list(words), **{**defaults, **options})
     out = capsys.readouterr().out
@@ -531,7 +620,11 @@ def test_the_command_on_a_model_of_ones_own(task: str, capsys: pytest.CaptureFix
     assert all(way["losses"][-1] < way["losses"][0] for way in ways.values())
     assert trained["plane"]["kind"].startswith("the plane through three points")
     assert max(way["off"][-1] for way in ways.values()) < 1e-5
-    screen = asked(capsys, f"{task}:build", "adam:lr=0.01", as_json=False)
+    spectrum = asked(capsys, f"{task}:build", spectrum=True, out=tmp_path / "map.svg")["ends"][""]["spectrum"]
+    assert spectrum["parameters"] == 49
+    assert "eigenvalues of the Hessian" in (tmp_path / "map-spectrum.svg").read_text()
+    screen = asked(capsys, f"{task}:build", "adam:lr=0.01", as_json=False, spectrum=True)
+    assert "of 49\n" in screen
     assert "the plane nearest to the trails" in screen
     assert "double backward" in screen
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from torch import Tensor, nn
 
-    from slalom.landscape import Plane, Sharpness
+    from slalom.landscape import Density, Plane, Sharpness
 
 Loss = Any  # a function of a model
 _POINTS: Final = 40  # of a trail
@@ -62,7 +62,12 @@ def landscape(
     batches: Annotated[int, typer.Option(help="batches of a workload on which the loss is measured")] = 8,
     seed: Annotated[int, typer.Option(help="of weights, batches and directions")] = 0,
     sharpness: Annotated[bool, typer.Option(help="measure how sharp each end is")] = True,
-    out: Annotated[Path | None, typer.Option(help="write the map as SVG into this file")] = None,
+    spectrum: Annotated[
+        bool, typer.Option("--spectrum", help="measure how all eigenvalues of the Hessian are spread at each end")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="write the map as SVG into this file, and a spectrum into FILE-spectrum.svg")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print data instead of a map")] = False,
 ) -> None:
     """Draw the loss surface: around a model, or on the plane that training crossed; and say how sharp its ends are.
@@ -72,6 +77,8 @@ def landscape(
     from rich.console import Console
 
     from slalom import landscape as surface
+    from slalom import pictures
+    from slalom.landscape.density import together
 
     functions = [word for word in words or [] if ".py:" in word]
     recipes = [word for word in words or [] if ".py:" not in word]
@@ -99,14 +106,22 @@ def landscape(
         map_ = surface.plane(
             model, blamed, trails=drawn, through=through, size=size, seed=seed, progress=progress.advance
         )
-    measured = _ends(ways or [_Way("", "", model, [])], blamed, seed, stderr, norm=bool(ways)) if sharpness else {}
+    ends = ways or [_Way("", "", model, [])]
+    measured = _ends(ends, blamed, seed, stderr, norm=bool(ways)) if sharpness else {}
+    spectra = _spectra(ends, blamed, seed, stderr, norm=bool(ways)) if spectrum else {}
     if out is not None:
         write_file(out, map_.svg(f"loss surface of {title}"))
+        if spectra:
+            drawn_too = pictures.svg(together(spectra), f"eigenvalues of the Hessian, {title}")
+            write_file(out.with_name(f"{out.stem}-spectrum.svg"), drawn_too)
     if as_json:
-        facts = {"of": title, "plane": map_.as_json(), "ends": _facts(ways, measured)}
+        facts = {"of": title, "plane": map_.as_json(), "ends": _facts(ways, measured, spectra)}
         print(json.dumps(facts, indent=2))
         return
-    _show(Console(highlight=False), title, map_, ways, measured)
+    console = Console(highlight=False)
+    _show(console, title, map_, ways, measured)
+    if spectra:
+        _show_spectra(console, spectra)
 
 
 def _own(word: str) -> tuple[nn.Module, Loss, Loss]:
@@ -252,20 +267,12 @@ Measured = dict[str, dict[Literal["plain", "relative"], "Sharpness"]]
 
 def _ends(ways: Iterable[_Way], loss: Loss, seed: int, stderr: Console, *, norm: bool) -> Measured:
     """Measure how sharp each end is, by the Hessian and relative to the weights."""
-    import torch
-
     from slalom.landscape import sharpness
 
     found: Measured = {}
     with Progress(stderr, 0, "sharpness") as progress:
-        for way in ways:
-            if way.end:
-                continue
-            if way.points:
-                with torch.no_grad():
-                    for name, parameter in way.model.named_parameters():
-                        parameter.copy_(way.points[-1][name])
-            how: Any = {"seed": seed, "batch_norm": "batch" if norm else "running", "progress": progress.advance}
+        how: Any = {"seed": seed, "batch_norm": "batch" if norm else "running", "progress": progress.advance}
+        for way in _at_their_ends(ways):
             found[way.label] = {
                 "plain": sharpness(way.model, loss, **how),
                 "relative": sharpness(way.model, loss, measure="relative", samples=0, **how),
@@ -273,10 +280,35 @@ def _ends(ways: Iterable[_Way], loss: Loss, seed: int, stderr: Console, *, norm:
     return found
 
 
-def _facts(ways: Sequence[_Way], measured: Measured) -> dict[str, Any]:
+def _spectra(ways: Iterable[_Way], loss: Loss, seed: int, stderr: Console, *, norm: bool) -> dict[str, Density]:
+    """Measure how the eigenvalues of the Hessian are spread at each end."""
+    from slalom.landscape import density
+
+    with Progress(stderr, 0, "spectrum") as progress:
+        how: Any = {"seed": seed, "batch_norm": "batch" if norm else "running", "progress": progress.advance}
+        return {way.label: density(way.model, loss, **how) for way in _at_their_ends(ways)}
+
+
+def _at_their_ends(ways: Iterable[_Way]) -> Iterator[_Way]:
+    """Yield each way that has an end, with its model there."""
+    import torch
+
+    for way in ways:
+        if way.end:
+            continue
+        if way.points:
+            with torch.no_grad():
+                for name, parameter in way.model.named_parameters():
+                    parameter.copy_(way.points[-1][name])
+        yield way
+
+
+def _facts(ways: Sequence[_Way], measured: Measured, spectra: Mapping[str, Density]) -> dict[str, Any]:
     ends: dict[str, dict[str, Any]] = {way.label: {"lr": way.lr, "end": way.end} for way in ways}
     for label, both in measured.items():
         ends.setdefault(label, {}).update({kind: one.as_json() for kind, one in both.items()})
+    for label, spectrum in spectra.items():
+        ends.setdefault(label, {})["spectrum"] = spectrum.as_json()
     return ends
 
 
@@ -309,3 +341,24 @@ def _show(console: Console, title: str, map_: Plane, ways: Sequence[_Way], measu
     methods = " and ".join(dict.fromkeys(both["plain"].method for both in measured.values()))
     console.print(f"  eigenvalues of the Hessian, by {methods}", style="dim", markup=False)
     console.print("  relative: per relative change of each weight", style="dim")
+
+
+def _show_spectra(console: Console, spectra: Mapping[str, Density]) -> None:
+    from slalom import pictures
+    from slalom.landscape.density import together
+
+    picture = together(spectra)
+    console.print("\neigenvalues of the Hessian: how many, against how large\n", style="bold", markup=False)
+    for row in pictures.dots(picture, max(24, min(console.width - 14, 84)), 10):
+        console.print(f"  {row}", style="cyan", markup=False, soft_wrap=True)
+    keys = [key for key, _ in pictures.legend(picture)]
+    if keys:
+        console.print("  " + "   ".join(keys), markup=False)
+    for label, spectrum in spectra.items():
+        console.print(f"\n  {label}" if label else "", markup=False)
+        for row in spectrum.facts():
+            console.print(row, markup=False, soft_wrap=True)
+    vectors = len(next(iter(spectra.values())).nodes)
+    console.print(
+        f"  by stochastic Lanczos quadrature; ± is the standard error over {vectors} vectors", style="dim", markup=False
+    )

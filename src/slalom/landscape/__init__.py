@@ -1,7 +1,8 @@
-"""Loss surfaces and their curvature: lines, planes, trails of training; sharpness. Knows models, never a method."""
+"""Loss surfaces and their curvature: lines, planes, trails; sharpness, spectra. Knows models, never a method."""
 
+from slalom.landscape.density import Density, density
 from slalom.landscape.points import snapshot
 from slalom.landscape.sharpness import Sharpness, sharpness
 from slalom.landscape.surface import Line, Plane, Trail, line, plane
 
-__all__ = ["Line", "Plane", "Sharpness", "Trail", "line", "plane", "sharpness", "snapshot"]
+__all__ = ["Density", "Line", "Plane", "Sharpness", "Trail", "density", "line", "plane", "sharpness", "snapshot"]

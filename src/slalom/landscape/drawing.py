@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING, Final
@@ -148,9 +149,11 @@ def draw(plane: Plane, width: int = 90) -> str:
     rows.append("")
     heights = [f"{shade} from {level:.3g}" for shade, level in zip(_SHADES[1:], levels, strict=False)]
     rows.append(f"loss: {', '.join(heights)}" if heights else "loss: the same everywhere")
-    rows += _notes(plane)
-    rows += [f"{_letter(number)}  {_ending(trail)}" for number, trail in enumerate(plane.trails)]
-    return "\n".join(f"  {row}" for row in rows)
+    for note in _notes(plane):
+        rows += textwrap.wrap(note, width - 2)
+    for number, trail in enumerate(plane.trails):
+        rows += textwrap.wrap(f"{_letter(number)}  {_ending(trail)}", width - 2, subsequent_indent="   ")
+    return "\n".join(f"  {row}".rstrip() for row in rows)
 
 
 def _letter(number: int) -> str:

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from slalom.errors import UsageError
-from slalom.landscape.hessian import Hessian, Method
+from slalom.landscape.hessian import Method
 from slalom.landscape.lanczos import hutchinson, lanczos
-from slalom.landscape.points import Only, Place, Values
-from slalom.landscape.surface import BatchNorm, Loss, Progress, undisturbed
-from slalom.observe import inverse_rates
-from slalom.optimizer import Optimizer
-from slalom.schedules.base import one_of
-
-Measure: TypeAlias = "Literal['plain', 'relative'] | Optimizer"
+from slalom.landscape.points import Only, Values
+from slalom.landscape.probing import Measure, Probe, probed, whole
+from slalom.landscape.surface import BatchNorm, Loss, Progress
 
 
 @dataclass(frozen=True)
@@ -132,34 +128,16 @@ def sharpness(
         ValueError: for arguments that make no sense, a loss without gradient, or an optimizer that does more than
             divide by a metric.
     """
-    for name, value, least in (("top", top, 1), ("samples", samples, 0), ("iterations", iterations, 1)):
-        if value != int(value) or value < least:
-            raise UsageError(f"{name}={value}: give a whole number of at least {least}.")
-    one_of("method", method, ("auto", "double backward", "finite differences"))
-    one_of("batch_norm", batch_norm, ("running", "batch"))
+    whole(1, top=top, iterations=iterations)
+    whole(0, samples=samples)
     if rho is not None and not (rho > 0 and measure == "plain"):
         raise UsageError(f"rho={rho:g}: give a radius above 0, with the plain measure.")
-    place = Place(model, only)
-    scales, words = _scales(place, measure)
-    generator = torch.Generator().manual_seed(seed)
-    with undisturbed(model, loss, batch_norm):
-        hessian = Hessian(model, loss, place.parameters, method, scales)
-
-        def draw() -> Tensor:
-            return torch.randn(hessian.size, generator=generator, dtype=hessian.dtype).to(hessian.device)
-
-        def signs() -> Tensor:
-            return draw().sign()
-
-        def product(vector: Tensor) -> Tensor:
-            found = hessian.times(vector)
-            if progress is not None:
-                progress(hessian.products)
-            return found
-
-        ends = lanczos(product, draw(), draw, top=top, most=iterations, tolerance=tolerance)
-        trace, error = hutchinson(product, signs, samples) if samples else (math.nan, math.nan)
-        rise = None if rho is None else _rise(place, hessian, ends.vector, rho)
+    how: dict[str, Any] = {"measure": measure, "only": only, "batch_norm": batch_norm, "method": method, "seed": seed}
+    with probed(model, loss, **how, progress=progress) as probe:
+        ends = lanczos(probe.product, probe.draw(), probe.draw, top=top, most=iterations, tolerance=tolerance)
+        trace, error = hutchinson(probe.product, probe.signs, samples) if samples else (math.nan, math.nan)
+        rise = None if rho is None else _rise(probe, ends.vector, rho)
+    hessian = probe.hessian
     size = max(abs(ends.top[0]), abs(ends.bottom))
     return Sharpness(
         eigenvalues=ends.top,
@@ -169,7 +147,7 @@ def sharpness(
         trace_error=error,
         rise=rise,
         rho=rho,
-        measure=words,
+        measure=probe.words,
         method=hessian.method,
         products=hessian.products,
         parameters=hessian.size,
@@ -177,34 +155,10 @@ def sharpness(
     )
 
 
-def _scales(place: Place, measure: Measure) -> tuple[list[Tensor] | None, str]:
-    """Return S of S H S, and what that is called."""
-    if measure == "plain":
-        return None, "the Hessian"
-    if measure == "relative":
-        return [weight.abs() for weight in place.origin], "|w| H |w|"
-    if not isinstance(measure, Optimizer):
-        raise UsageError(f'measure={measure!r}: give "plain", "relative", or an optimizer of slalom\'s.')
-    words = type(measure).__name__
-    refusal = f'{words} does more than divide each coordinate by a metric, so it measures no sharpness; use "plain".'
-    recipes = [measure.recipe(group) for group in measure.param_groups]
-    if any(recipe.parts("geometry") or recipe.parts("guard") for recipe in recipes):
-        raise UsageError(refusal)
-    try:
-        known = inverse_rates(measure)
-    except UsageError:
-        raise
-    except ValueError:
-        raise UsageError(refusal) from None
-    if any(parameter not in known for parameter in place.parameters):
-        raise UsageError("the optimizer has not all of these parameters: name those that it has with `only`.")
-    rates = [known[parameter] for parameter in place.parameters]
-    return [torch.where(one > 0, one.rsqrt(), 0.0) for one in rates], f"the Hessian as {words} sees it"
-
-
 @torch.no_grad()
-def _rise(place: Place, hessian: Hessian, sharpest: Tensor, rho: float) -> float:
+def _rise(probe: Probe, sharpest: Tensor, rho: float) -> float:
     """Return the largest rise of the loss at a distance, along the gradient and both ways along a direction."""
+    place, hessian = probe.place, probe.hessian
 
     def at(*steps: tuple[float, Values]) -> float:
         place.go(place.origin, *steps)
