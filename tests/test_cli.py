@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 
 import slalom
+from fresh import call as run
 from slalom.describe import describe_method, sheet, sources, symbolic
 from slalom.recipes import method
-
-
-def run(*words: str) -> subprocess.CompletedProcess[str]:
-    """Run the command line as a person does."""
-    return subprocess.run(
-        [sys.executable, "-c", "from slalom.cli import main; main()", *words],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 def test_list_shows_families_and_takes_patterns_and_json() -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 import torch
 
 import slalom
+from fresh import call
 from slalom.named import named_class
 from slalom.recipes import method
 from slalom.testing import assert_conforms, check_optimizer
@@ -325,14 +325,12 @@ class Other: pass
 """
 
 
-def command(*words: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-c", "from slalom.cli import main; main()", "check", *words]
-    return subprocess.run(line, capture_output=True, text=True, check=False, cwd=folder)
+command = functools.partial(call, "check")
 
 
 def test_the_command_prints_a_matrix_and_fails_on_a_broken_contract(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(MINE)
-    done = command("lion", "mine.py:Plain:lr=0.1", "torch.optim:SGD", folder=tmp_path)
+    done = command("lion", "mine.py:Plain:lr=0.1", "torch.optim:SGD", cwd=tmp_path)
     assert done.returncode == 1, done.stderr
     assert "closure-once" in done.stdout
     assert f"lion keeps all {len(CONTRACTS)} contracts." in done.stdout
@@ -361,7 +359,7 @@ def test_the_command_refuses_in_a_sentence(tmp_path: Path) -> None:
         ("adamw", "--leave-out", "two-group"): "Did you mean two-groups",
         ("adamw", "--json", "--markdown"): "give one",
     }.items():
-        done = command(*words, folder=tmp_path)
+        done = command(*words, cwd=tmp_path)
         assert done.returncode == 2, words
         assert sentence in done.stderr, (words, done.stderr)
         assert "Traceback" not in done.stderr

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import torch
 
+from fresh import call
 from slalom.testing import check_optimizer
 from slalom.testing.conformance import CONTRACTS
 from slalom.testing.matrix import contracts_page, markdown
@@ -49,11 +48,10 @@ def test_the_page_of_contracts_is_up_to_date() -> None:
 
 
 def test_the_command_writes_it_and_wants_something_to_check() -> None:
-    command = [sys.executable, "-c", "from slalom.cli import main; main()", "check"]
-    done = subprocess.run([*command, "prodigy", "--markdown"], capture_output=True, encoding="utf-8", check=False)
+    done = call("check", "prodigy", "--markdown")
     assert done.returncode == 0
     assert done.stdout.startswith("# Conformance")
     assert "- prodigy does not promise one-each: one distance for the whole model" in done.stdout
-    nothing = subprocess.run(command, capture_output=True, text=True, check=False)
+    nothing = call("check")
     assert nothing.returncode == 2
     assert "give names, module:Class, FILE.py:Class, or --all" in nothing.stderr

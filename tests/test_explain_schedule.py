@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
+from fresh import call, python
 from slalom import pictures
 from slalom.describe.schedule import as_json, describe, picture
 from slalom.schedules import Cosine, LinearWarmup, parse
 from slalom.schedules.base import named
 
-
-def run(*words: str) -> subprocess.CompletedProcess[str]:
-    """Run the command line as a person does."""
-    return subprocess.run(
-        [sys.executable, "-c", "from slalom.cli import main; main()", "explain", "schedule", *words],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+run = functools.partial(call, "explain", "schedule")
 
 
 def test_the_picture_rises_and_falls_as_the_schedule_does() -> None:
@@ -88,7 +80,7 @@ DOCUMENT = (Path(__file__).parent.parent / "docs" / "schedules.md").read_text()
 
 @pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", DOCUMENT, flags=re.DOTALL))
 def test_the_documents_code_runs(block: str) -> None:
-    done = subprocess.run([sys.executable, "-W", "error", "-c", block], capture_output=True, text=True, check=False)
+    done = python(block)
     assert done.returncode == 0, done.stderr
 
 

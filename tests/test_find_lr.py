@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import math
 import random
 import shutil
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import slalom
+from fresh import call
 from networks import train
 from slalom.errors import UsageError
 from slalom.range_test import RangeTest, find_lr
@@ -290,17 +289,11 @@ def test_the_picture_shows_curve_and_suggestion() -> None:
 
 
 @pytest.fixture
-def command(tmp_path: Path) -> Iterator[Any]:
+def command(tmp_path: Path) -> Any:
     toys = shutil.copy(Path(__file__).parent / "race" / "toys.py", tmp_path)
     assert toys
 
-    def run(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-c", "from slalom.cli import main; main()", "find-lr", *words],
-            capture_output=True, text=True, check=False, cwd=tmp_path,
-        )  # fmt: skip
-
-    return run
+    return functools.partial(call, "find-lr", cwd=tmp_path)
 
 
 def test_the_command_draws_writes_and_prints_data(command: Any, tmp_path: Path) -> None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 import torch
 
+from fresh import call
 from slalom import lab
 from slalom.errors import UsageError
 from slalom.lab import page, show
@@ -116,12 +116,7 @@ def test_a_sign_needs_its_range_and_no_number_is_none() -> None:
     assert lab.Judged(sign, ()).verdict == "not measured"
 
 
-def run(*words: str) -> subprocess.CompletedProcess[str]:
-    """Run the command line as a person does."""
-    return subprocess.run(
-        [sys.executable, "-c", "from slalom.cli import main; main()", "lab", *words],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+run = functools.partial(call, "lab")
 
 
 def test_the_command_lists_runs_and_writes(tmp_path: Path) -> None:

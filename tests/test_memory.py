@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import slalom
+from fresh import call
 from networks import go, quietly
 from slalom.cli.memory import memory as command
 from slalom.errors import UsageError
@@ -291,13 +290,7 @@ def test_what_cannot_be_read_is_refused(
 def test_the_screen() -> None:
     words = ["memory", "gpt2-small", "adamw", "sgd:momentum=0.9", "muon", "--precision", "mixed"]
     words += ["--ranks", "2", "--batch", "2x64"]
-    said = subprocess.run(
-        [sys.executable, "-c", "from slalom.cli import main; main()", *words],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={"COLUMNS": "80", "PYTHONPATH": ":".join(sys.path)},
-    )
+    said = call(*words, COLUMNS="80")
     assert said.returncode == 0, said.stderr
     assert "124,439,808 parameters" in said.stdout
     row = next(row for row in said.stdout.splitlines() if row.startswith("adamw"))

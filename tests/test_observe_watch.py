@@ -5,8 +5,6 @@ from __future__ import annotations
 import gc
 import json
 import math
-import subprocess
-import sys
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from typer.testing import CliRunner
 
 import slalom
+from fresh import call
 from sick_runs import adam, classes, error, perceptron, sgd, trained
 from slalom.cli import app
 from slalom.errors import UsageError
@@ -429,10 +428,7 @@ def test_bad_numbers_are_refused() -> None:
 def test_the_command_shows_a_log_a_moment_of_it_its_data_and_its_picture(tmp_path: Path) -> None:
     path = tmp_path / "run.jsonl"
     logged(path, 32, lr=1e4)
-    shown = subprocess.run(
-        [sys.executable, "-c", "from slalom.cli import main; main()", "observe", str(path), "--at", "30"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    shown = call("observe", str(path), "--at", "30")
     assert shown.returncode == 0, shown.stderr
     assert "30 steps" in shown.stdout
     assert "nan or infinity" in shown.stdout

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from fresh import call as slalom
 from networks import network, train
 from slalom import Recipe
 from slalom.describe import describe_roles
@@ -63,17 +62,6 @@ def own(folder: Path, part: str, name: str) -> Path:
     file = folder / "mine.py"
     file.write_text(PART.format(part=part, name=name))
     return file
-
-
-def slalom(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run the command line as a person does."""
-    return subprocess.run(
-        [sys.executable, "-c", "from slalom.cli import main; main()", *words],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        check=False,
-    )
 
 
 def test_it_composes_trains_and_has_a_class(tmp_path: Path) -> None:

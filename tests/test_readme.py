@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from fresh import call, python
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
 @pytest.mark.parametrize("place", range(len(BLOCKS)))
-def test_every_block_runs_by_itself(place: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)  # one writes a log
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", BLOCKS[place]], capture_output=True, text=True, check=False
-    )
+def test_every_block_runs_by_itself(place: int, tmp_path: Path) -> None:
+    done = python(BLOCKS[place], tmp_path)  # one writes a log
     assert done.returncode == 0, done.stderr
 
 
@@ -35,10 +32,6 @@ def test_the_screen_is_the_one_that_is_printed() -> None:
 def test_the_part_of_ones_own_is_explained_as_the_readme_says(tmp_path: Path) -> None:
     (block,) = [block for block in BLOCKS if "class RootMagnitude" in block]
     (tmp_path / "mine.py").write_text(block)
-    words = ["explain", "half-adam", "--parts", "mine.py"]
-    done = subprocess.run(
-        [sys.executable, "-c", "from slalom.cli import main; main()", *words],
-        capture_output=True, text=True, cwd=tmp_path, check=False,
-    )  # fmt: skip
+    done = call("explain", "half-adam", "--parts", "mine.py", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "a ← 0.99 a + 0.01 |g|" in done.stdout

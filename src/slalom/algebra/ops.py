@@ -324,10 +324,8 @@ def mean(x: Value, per: Literal["row", "column", "tensor"] = "tensor") -> Value:
 
 def norm(x: Value, per: Per = "tensor") -> Value:
     """Euclidean norm, one value per row, column, tensor, group or model."""
-    if per in (
-        "group",
-        "model",
-    ):  # what crosses tensors is a plain sum, the only thing that ranks must agree on
+    # what crosses tensors is a plain sum, the only thing that ranks must agree on
+    if per in ("group", "model"):
         return sqrt(total(x * x, per))
     return apply("norm", x, per=per)  # type: ignore[no-any-return]
 

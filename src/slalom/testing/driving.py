@@ -27,9 +27,7 @@ def _go(optimizer: Optimizer, loss: float = 0.1) -> None:
 
 def _step(optimizer: Optimizer, number: int, *, scale: float = 1.0, loss: float = 0.1) -> None:
     """Take a step with gradients that depend on its number alone."""
-    for place, p in enumerate(p for group in optimizer.param_groups for p in group["params"]):
-        generator = torch.Generator().manual_seed(97 * number + place)
-        p.grad = (scale * torch.randn(p.shape, generator=generator)).to(p.dtype)
+    _fill([p for group in optimizer.param_groups for p in group["params"]], number, scale)
     _go(optimizer, loss)
 
 
@@ -37,11 +35,11 @@ def _backward(loss: Tensor) -> None:
     loss.backward()  # type: ignore[no-untyped-call]
 
 
-def _fill(parameters: list[nn.Parameter], number: int) -> None:
+def _fill(parameters: list[nn.Parameter], number: int, scale: float = 1.0) -> None:
     """Set the gradients that `_step` gives to these parameters."""
     for place, p in enumerate(parameters):
         generator = torch.Generator().manual_seed(97 * number + place)
-        p.grad = torch.randn(p.shape, generator=generator).to(p.dtype)
+        p.grad = (scale * torch.randn(p.shape, generator=generator)).to(p.dtype)
 
 
 def _equal(a: list[nn.Parameter], b: list[nn.Parameter], what: str) -> None:
