@@ -9,6 +9,7 @@ import torch
 
 from slalom import Recipe, parts
 from slalom.parts.epsilon import Bare, Inside
+from slalom.recipes.common import SCALE_FIRST
 
 P = parts
 F64 = torch.float64
@@ -149,6 +150,23 @@ def test_vectors_are_left_alone_by_what_is_for_matrices(parts_of: dict[str, Any]
 
     assert torch.equal(moved("vector", **parts_of), moved("vector"))
     assert not torch.allclose(moved("matrix", **parts_of), moved("matrix"), rtol=1e-3)
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 10.0])
+def test_memory_is_longest_at_the_first_step_whatever_decay_would_make_of_it(weight_decay: float) -> None:
+    momentum = P.AdaptiveMetricMemory(most=0.5, lam=0.0, weight_decay=weight_decay)
+    recipe = Recipe(momentum=momentum, scale=P.SecondMoment(0.9, Bare()), step=1.0, order=SCALE_FIRST)
+    close(run(recipe, [3.0], [-2.0]), [4.0])
+
+
+@pytest.mark.parametrize("step", [P.MoMo(1.0), P.MoMo(1.0, estimate=True), P.Polyak(1.0)], ids=str)
+def test_a_loss_of_zero_without_a_gradient_is_the_end(step: Any) -> None:
+    parameter = torch.nn.Parameter(torch.tensor([2.0], dtype=F64))
+    optimizer = Recipe(step=step).build([parameter])
+    for _ in range(3):
+        parameter.grad = torch.zeros(1, dtype=F64)
+        optimizer.step(lambda: 0.0)
+    assert parameter.item() == 2.0
 
 
 def test_a_vector_has_no_heads() -> None:

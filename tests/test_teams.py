@@ -6,6 +6,7 @@ import itertools
 import math
 import random
 from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -265,6 +266,30 @@ def test_kernels_count_the_step_if_all_of_them_can_and_no_product_depends_on_it(
     assert not kernels_count(SOAP, True)
 
 
+def test_a_phase_that_fills_all_scratch_from_states_stays_within_it() -> None:
+    state = Expr("state", attrs={"name": "m", "key": "m"}, dims=State().dims)
+    for keys, beyond in ((["~0"], False), (["~0", "~1"], False), (["~0", "m"], True)):
+        w = Expr("input", attrs={"name": "w"}, dims=State().dims)
+        program = Program(w, {key: 2 * state for key in keys}, {}, {})
+        assert matrices._goes_beyond(Phase("matrix", program), {"~0": State(), "~1": State()}) is beyond
+        assert matrices._goes_beyond(Phase("matrix", program), {"~0": State()}) is (keys != ["~0"])
+
+
+def test_one_result_in_another_s_input_is_enough_to_read_all_before() -> None:
+    arena = torch.zeros(40)
+    places = {"a": arena[:8].view(2, 4), "b": arena[8:16].view(2, 4), "apart": arena[32:].view(2, 4)}
+    places |= {"its own": places["a"], "another's": arena[12:20].view(2, 4)}
+    read = [Expr("state", attrs={"name": key, "key": key}, dims=State().dims) for key in ("a", "b")]
+    w = Expr("input", attrs={"name": "w"}, dims=State().dims)
+    for written, expected in (
+        (["apart"], True), (["its own"], True), (["its own", "apart"], True), (["another's"], False),
+        (["its own", "another's"], False), (["another's", "apart"], False),
+    ):  # fmt: skip
+        phase = Phase("matrix", Program(w, dict.fromkeys(written, read[0] + read[1]), {}, {}))
+        scratch: Any = SimpleNamespace(scratch=places)
+        assert PhasedLaunch._keeps_apart(scratch, phase) is expected, written
+
+
 def test_a_step_is_read_by_nobody_if_torch_sees_nothing_but_scratch() -> None:
     def unread(recipe: Recipe, kernels: bool = True) -> bool:
         _, _, ((launch, _),) = launched(recipe, [(4, 4)], unread=kernels)
@@ -429,13 +454,16 @@ def test_a_parameter_is_read_by_products_before_it_is_overwritten() -> None:
         torch.testing.assert_close(optimizer.state[parameter]["test_watcher.seen"], old @ old.T)
 
 
-def test_a_branch_that_is_rarely_taken_is_not_computed_to_be_handed_over() -> None:
-    class Rare(P.Guard, name="test_rare"):
+@pytest.mark.parametrize("kind", ["number", "elements"])
+def test_a_branch_that_is_rarely_taken_is_not_computed_to_be_handed_over(kind: str) -> None:
+    class Rare(P.Guard, name=f"test_rare_{kind}"):
         """Elements of a product, now and then."""
 
         def apply(self, x: P.Signals, s: P.Memory) -> P.Signals:
             x = x.divided()
-            return x.replace(direction=where(x.t % 4 <= 0, (x.grad @ x.grad.T) @ x.grad, x.direction))
+            otherwise = 0.5 if kind == "number" else 0.5 * x.direction
+            product = where(x.t % 4 <= 0, (x.grad @ x.grad.T) @ x.grad, otherwise)
+            return x.replace(direction=product + x.direction)
 
     recipe = Recipe(momentum=P.Ema(), guard=Rare(), step=1e-3)
     found = cut(program_of(recipe))
