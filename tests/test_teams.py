@@ -270,7 +270,7 @@ def test_a_phase_that_fills_all_scratch_from_states_stays_within_it() -> None:
     state = Expr("state", attrs={"name": "m", "key": "m"}, dims=State().dims)
     for keys, beyond in ((["~0"], False), (["~0", "~1"], False), (["~0", "m"], True)):
         w = Expr("input", attrs={"name": "w"}, dims=State().dims)
-        program = Program(w, {key: 2 * state for key in keys}, {}, {})
+        program = Program(w, dict.fromkeys(keys, 2 * state), {}, {})
         assert matrices._goes_beyond(Phase("matrix", program), {"~0": State(), "~1": State()}) is beyond
         assert matrices._goes_beyond(Phase("matrix", program), {"~0": State()}) is (keys != ["~0"])
 
