@@ -170,17 +170,18 @@ def test_a_loss_of_zero_without_a_gradient_is_the_end(step: Any) -> None:
 
 
 def test_a_vector_has_no_heads() -> None:
-    for kind, same in (("vector", True), ("matrix", False)):
+    for kind, blocks, same in (("vector", 2, True), ("matrix", 2, True), ("matrix", 1, False)):
         one, other = (
-            run(Recipe(scale=P.BlockMoment(0.9, blocks=blocks), step=0.1), ONE_OF[kind], PUSH[kind], PUSH[kind])
-            for blocks in (0, 1)
+            run(Recipe(scale=P.BlockMoment(0.9, blocks=given), step=0.1), ONE_OF[kind], PUSH[kind], PUSH[kind])
+            for given in (0, blocks)
         )
         assert torch.allclose(one, other) is same
 
 
-def test_a_row_of_zeros_survives_a_rate_of_zero() -> None:
-    recipe = Recipe(regularize=P.GroupL2(0.5), step=0.0)
-    close(run(recipe, [[0.0, 0.0], [3.0, 4.0]], [[1.0, 1.0]] * 2), [[0.0, 0.0], [3.0, 4.0]])
+def test_without_a_penalty_a_row_of_zeros_is_one() -> None:
+    point, nothing = torch.tensor([[0.0, 0.0], [3.0, 4.0]], dtype=F64), torch.tensor(0.0, dtype=F64)
+    found = P.GroupL2(0.5).shrink(point, torch.tensor(2.0, dtype=F64), nothing)  # type: ignore[arg-type]
+    assert torch.equal(found, point)  # type: ignore[arg-type]
 
 
 def test_a_vector_has_no_confidence_to_lose() -> None:
@@ -357,7 +358,7 @@ def test_few_directions_have_their_epsilon() -> None:
 
 def test_a_gradient_that_turns_to_its_very_opposite_has_not_grown() -> None:
     recipe = Recipe(step=P.SignRate(1.0))
-    close(run(recipe, [0.0, 0.0], [1.0, 1.0], [-1.0, 1.0]), [-1.0 + 1.2, -1.0 - 1.2])
+    close(run(recipe, [0.0] * 3, [1.0, 1.0, 0.5], [-1.0, -1.0, 0.5]), [-1.0 + 1.2, -1.0 + 1.2, -0.5 - 0.6])
     close(run(recipe, [0.0, 0.0], [1.0, 1.0], [-3.0, 1.0]), [-1.0 + 0.6, -1.0 - 0.2])
 
 
