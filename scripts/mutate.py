@@ -41,7 +41,20 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 CODE = ROOT / "src/slalom"
-PLANNER = ("program", "plan", "phases", "staged", "tables", "matrices", "batch", "blocks")
+PLANNER = [
+    "program",
+    "plan",
+    "phases",
+    "fused",
+    "native/wiring",
+    "native/batch",
+    "tables",
+    "matrices",
+    "scratch",
+    "stacks",
+    "batch",
+    "blocks",
+]
 SOURCES = {
     "parts": ["parts/*.py"],
     "planner": [f"engine/{name}.py" for name in PLANNER],
@@ -308,7 +321,7 @@ class Runner:
 def _clear_caches() -> None:
     for module in [module for name, module in sys.modules.items() if name.startswith("slalom.engine.")]:
         for held in list(vars(module).values()):
-            if hasattr(held, "cache_parameters") and module.__name__ != "slalom.engine.build":
+            if hasattr(held, "cache_parameters") and module.__name__ != "slalom.engine.native.build":
                 held.cache_clear()
 
 

@@ -358,7 +358,7 @@ def test_what_cannot_be_compiled_runs_as_lists(monkeypatch: pytest.MonkeyPatch) 
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("no launcher")
 
-    monkeypatch.setattr("slalom.engine.gpu.TritonLaunch._launch", fail)
+    monkeypatch.setattr("slalom.engine.triton.launch.TritonLaunch._launch", fail)
     (p,), (q,) = on_gpu([(4, 4)]), on_gpu([(4, 4)])
     fill([p], 0)
     fill([q], 0)

@@ -20,8 +20,9 @@ from networks import build as make
 from networks import go, quietly
 from slalom import Recipe
 from slalom import parts as P  # noqa: N812
-from slalom.engine import build, crew, native, staged
+from slalom.engine import executors, fused
 from slalom.engine import plan as planner
+from slalom.engine.native import build, launch, wiring
 from slalom.recipes import ByRole, method
 from test_recipes import DECAYS, GRADIENTS, GUARDS, MOMENTA, ORDERS, SCALES, STEPS
 
@@ -143,7 +144,7 @@ def test_a_state_is_never_read_after_it_was_overwritten(monkeypatch: pytest.Monk
         return late
 
     monkeypatch.setattr(planner, "_stage", careless)
-    forget = [staged.planned, staged.wire, native.kernel]  # numbers apart, other tests run the same program
+    forget = [fused.planned, wiring.wire, launch.kernel]  # numbers apart, other tests run the same program
     for remembered in forget:
         remembered.cache_clear()
     try:
@@ -265,7 +266,7 @@ def test_a_change_of_numbers_builds_nothing(monkeypatch: pytest.MonkeyPatch) -> 
     optimizer = slalom.AdamW(params, executor="native")
     drive(optimizer, 1)
     monkeypatch.setattr(build, "load", lambda source: pytest.fail("built again"))
-    monkeypatch.setattr("slalom.engine.native.load", lambda source: pytest.fail("built again"))
+    monkeypatch.setattr("slalom.engine.native.launch.load", lambda source: pytest.fail("built again"))
     for step in range(5):
         optimizer.param_groups[0].update(
             lr=0.1 / (step + 1), betas=(0.5, 0.9 + step / 100), weight_decay=0.1 * (step + 1)
@@ -314,7 +315,7 @@ def test_a_damaged_or_foreign_library_is_rebuilt_never_loaded(cache: Path, harm:
 
 
 def test_concurrent_builds_do_not_disturb_each_other(cache: Path) -> None:
-    code = f"from slalom.engine.build import load; print(load({SOURCE % 3!r}).answer())"
+    code = f"from slalom.engine.native.build import load; print(load({SOURCE % 3!r}).answer())"
     runs = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
     assert [run.communicate()[0].strip() for run in runs] == ["3", "3"]
     assert not list(cache.glob(".build-*"))
@@ -335,8 +336,8 @@ def test_a_failing_compiler_is_named_and_the_source_kept(cache: Path) -> None:
 
 
 def test_without_a_compiler_torch_runs_and_one_warning_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crew, "compiler", lambda: None)
-    monkeypatch.setattr(crew, "_warned", set())
+    monkeypatch.setattr(executors, "compiler", lambda: None)
+    monkeypatch.setattr(executors, "_warned", set())
     params = lists([(2, 2)], torch.float32)
     optimizer = slalom.AdamW(params)
     with pytest.warns(RuntimeWarning, match="install gcc or clang") as caught:
@@ -350,7 +351,7 @@ def test_without_a_compiler_torch_runs_and_one_warning_says_what_to_install(monk
 def test_emitted_c_is_clean_under_sanitizers(name: str, tmp_path: Path) -> None:
     """Address and undefined-behaviour sanitizers over real steps, in a process that has them loaded."""
     script = (
-        "import torch, sys\nsys.path.insert(0, 'tests')\nfrom slalom.engine import build\n"
+        "import torch, sys\nsys.path.insert(0, 'tests')\nfrom slalom.engine.native import build\n"
         "build._FLAGS = (*build._FLAGS, '-fsanitize=address,undefined', '-fno-sanitize-recover=all', '-g')\n"
         "build.openmp = lambda: ('-fopenmp-simd', '-lm')\n"
         "import slalom\nfrom test_native import SHAPES, drive, lists\n"
@@ -379,7 +380,7 @@ def test_what_float32_cannot_hold_becomes_infinity(executor: Any) -> None:
 
 def test_vectorised_functions_are_accurate_everywhere(cache: Path) -> None:
     """exp and log to a few units in the last place, atan2 to 3e-7, and the special values exactly."""
-    from slalom.engine.prelude import PREAMBLE
+    from slalom.engine.native.prelude import PREAMBLE
 
     library = build.load(
         PREAMBLE

@@ -72,7 +72,7 @@ def test_a_bad_value_is_found_at_every_border_of_the_work(threads: int) -> None:
 
 
 def test_without_a_compiler_it_looks_through_lists(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("slalom.engine.scan._bad", lambda: None)
+    monkeypatch.setattr("slalom.engine.native.scan._bad", lambda: None)
     assert finite([torch.ones(2)]) is None
     assert not all_finite([torch.tensor([NAN])])
 

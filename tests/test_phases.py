@@ -13,7 +13,7 @@ from slalom import Recipe
 from slalom import parts as P  # noqa: N812
 from slalom.algebra import norm, polar, where
 from slalom.algebra.matrix import MUON_QUINTIC
-from slalom.engine import matrices
+from slalom.engine import matrices, scratch, stacks
 from slalom.engine.phases import Phase, Phases, cut
 from test_native import compare, drive, lists
 
@@ -115,7 +115,7 @@ def test_members_that_are_multiplied_one_by_one_do_not_disturb_each_other(
 def test_teams_that_take_turns_in_little_scratch_equal_one_team(monkeypatch: pytest.MonkeyPatch) -> None:
     ends = []
     for most in (1 << 23, 40):
-        monkeypatch.setattr(matrices, "_MOST_ELEMENTS", {"cpu": most})
+        monkeypatch.setattr("slalom.engine.scratch._MOST_ELEMENTS", {"cpu": most})
         params = lists(SHAPES, torch.float32)
         drive(RECIPES["muon"].build(params), 4)
         ends.append(params)
@@ -165,7 +165,7 @@ def test_scratch_that_is_needed_in_turn_shares_its_place() -> None:
     w = torch.nn.Parameter(torch.zeros(64, 64))
     optimizer = RECIPES["muon"].build([w])
     phases = cut(optimizer.program(optimizer.param_groups[0], w))
-    assert matrices._Scratch(phases, w, 1).size == 64 * 64
+    assert scratch.Scratch(phases, w, 1).size == 64 * 64
 
 
 def test_a_state_that_is_exchanged_is_noticed() -> None:
@@ -189,7 +189,7 @@ def test_arrays_share_a_place_exactly_when_their_lives_do_not_meet() -> None:
         return set(range(first, last + 1))
 
     for a, b in itertools.product(lives, lives):
-        found = matrices._overlap(Phases(made, {}, {"a": a, "b": b}), "a", "b")
+        found = scratch._overlap(Phases(made, {}, {"a": a, "b": b}), "a", "b")
         assert found == bool(moments(*a) & moments(*b)), (a, b)
 
 
@@ -214,7 +214,7 @@ def test_members_that_lie_side_by_side_are_seen_without_a_copy() -> None:
     batch.at = 1
     read = next(key for key, (_, died) in launch.phases.lives.items() if died == 1)
     for members, shared in (([1, 2], True), ([0, 1, 2, 3], True), ([0, 2], False), ([3], True)):
-        stack = matrices._Stack(batch, members, 0.0)
+        stack = stacks.Stack(batch, members, 0.0)
         seen = stack.inputs()[stack.tape.states[read]]
         assert seen.shape[0] == len(members)
         assert (seen.data_ptr() == launch.scratch[read][members[0]].data_ptr()) is shared, members

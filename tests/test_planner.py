@@ -18,12 +18,13 @@ from networks import build
 from slalom import Recipe
 from slalom import parts as P  # noqa: N812
 from slalom.algebra import ELEMENT, MATRIX, REDUCTIONS, SCALAR, Expr, State, mean, norm, total
+from slalom.engine.fused import planned
 from slalom.engine.matrices import counts_on_host, phased
-from slalom.engine.native import NativeBatch
+from slalom.engine.native.batch import NativeBatch
+from slalom.engine.native.wiring import wire
 from slalom.engine.phases import Phases, cut, needs_phases
 from slalom.engine.plan import UnplannableError, array_name, is_small, on_host, plan
 from slalom.engine.program import Program, trace, walk
-from slalom.engine.staged import planned, wire
 from test_native import compare, drive, lists
 
 NAMES = slalom.list_optimizers()
@@ -468,7 +469,7 @@ def test_tables_hold_what_kernels_read_and_nothing_else(name: str) -> None:
 
 def test_numbers_of_the_host_are_handed_over_once_for_every_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     filled: list[int] = []
-    monkeypatch.setattr(NativeBatch, "fill", lambda self, members, values: filled.append(self.done))
+    monkeypatch.setattr(NativeBatch, "_fill", lambda self, members, values: filled.append(self.done))
     for name in ("adamw", "lamb"):
         filled.clear()
         optimizer = build(name, lists([(4, 3)], torch.float32), executor="native")

@@ -18,11 +18,12 @@ from slalom import Recipe
 from slalom import parts as P  # noqa: N812
 from slalom.algebra import Expr, State, norm, polar, where
 from slalom.algebra.matrix import MUON_QUINTIC
-from slalom.engine import matrices
+from slalom.engine import matrices, stacks
 from slalom.engine.batch import latest
-from slalom.engine.matrices import PhasedBatch, PhasedLaunch, scratch_bytes, teams
+from slalom.engine.matrices import PhasedBatch, PhasedLaunch, scratch_bytes
 from slalom.engine.phases import Phase, Phases, cut
 from slalom.engine.program import Program
+from slalom.engine.scratch import Scratch, teams
 from test_native import compare, drive, lists
 
 POLAR = P.Spectral(iteration=P.NewtonSchulz(dtype="float32"))
@@ -120,7 +121,7 @@ def launched(
 
 
 def test_a_team_is_of_one_shape_and_as_large_as_fits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(matrices, "_MOST_ELEMENTS", {"cpu": 24, "cuda": 36})
+    monkeypatch.setattr("slalom.engine.scratch._MOST_ELEMENTS", {"cpu": 24, "cuda": 36})
     shapes = [(3, 4), (4, 3), (3, 4), (3, 4), (5, 5), (0, 3), (0, 3)]
     assert teams(shapes) == [[0, 2], [3], [1], [4], [5, 6]]
     assert teams(shapes, "cuda") == [[0, 2, 3], [1], [4], [5, 6]]
@@ -166,7 +167,7 @@ def test_scratch_lies_as_low_as_it_fits_and_nothing_alive_is_overwritten(seed: i
     like, members = torch.zeros(9, 5), chance.choice([1, 3])
     count = {"element": 45, "row": 9, "column": 5, "left": 81, "tensor": 1}
     sizes = {name: math.ceil(members * count[per[name]] / 16) * 16 for name in lives}
-    found = matrices._Scratch(Phases(made, {name: State(per=per[name]) for name in lives}, lives), like, members)  # type: ignore[arg-type]
+    found = Scratch(Phases(made, {name: State(per=per[name]) for name in lives}, lives), like, members)  # type: ignore[arg-type]
     assert found.offsets == by_hand(lives, kinds, sizes)
     assert found.size == max(found.offsets[name] + sizes[name] for name in lives)
 
@@ -174,17 +175,17 @@ def test_scratch_lies_as_low_as_it_fits_and_nothing_alive_is_overwritten(seed: i
 def test_a_gap_that_fits_exactly_is_used() -> None:
     made = tuple(Phase("fused", None) for _ in range(6))  # type: ignore[arg-type]
     lives = {"a": (0, 1), "b": (0, 5), "c": (2, 5), "d": (3, 5)}
-    found = matrices._Scratch(Phases(made, dict.fromkeys(lives, State()), lives), torch.zeros(4, 4), 1)
+    found = Scratch(Phases(made, dict.fromkeys(lives, State()), lives), torch.zeros(4, 4), 1)
     assert found.offsets == {"a": 0, "b": 16, "c": 0, "d": 32}
     assert found.size == 48
-    larger = matrices._Scratch(Phases(made, dict.fromkeys(lives, State()), lives), torch.zeros(4, 5), 1)
+    larger = Scratch(Phases(made, dict.fromkeys(lives, State()), lives), torch.zeros(4, 5), 1)
     assert (larger.offsets["c"], larger.size) == (0, 96)  # 20 elements and what aligns the next
 
 
 def test_stacks_are_views_of_one_arena_with_exactly_their_elements() -> None:
     made = tuple(Phase("fused", None) for _ in range(2))  # type: ignore[arg-type]
     scratch = {"~0": State(), "~1": State(per="row"), "~2": State(per="left", block=2), "~3": State(per="model")}
-    found = matrices._Scratch(Phases(made, scratch, dict.fromkeys(["~0", "~1", "~2"], (0, 1))), torch.zeros(4, 3), 5)
+    found = Scratch(Phases(made, scratch, dict.fromkeys(["~0", "~1", "~2"], (0, 1))), torch.zeros(4, 3), 5)
     arena = torch.zeros(found.size)
     views = found.views(arena)
     assert {name: tuple(view.shape) for name, view in views.items()} == {
@@ -224,7 +225,7 @@ def held(made: list[tuple[PhasedLaunch, list[int]]]) -> int:
 @pytest.mark.parametrize("recipe", [MUON, CLIPPED, SOAP], ids=["in turn", "all at once", "blocks"])
 @pytest.mark.parametrize("most", [1 << 23, 80])
 def test_scratch_that_is_told_is_what_is_made(recipe: Recipe, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(matrices, "_MOST_ELEMENTS", {"cpu": most})
+    monkeypatch.setattr("slalom.engine.scratch._MOST_ELEMENTS", {"cpu": most})
     program, params, made = launched(recipe, SHAPES)
     assert scratch_bytes(program, params, "cpu") == held(made) > 0
     without = [torch.empty(p.shape, device="meta") for p in params]
@@ -344,13 +345,13 @@ def test_only_phases_that_look_beyond_scratch_copy() -> None:
 def sizes_of_stacks(launch: PhasedLaunch, monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
     """Which members a step multiplies together, in order."""
     seen: list[list[int]] = []
-    original = matrices._Stack.__init__
+    original = stacks.Stack.__init__
 
     def note(self: Any, batch: PhasedBatch, members: list[int], count: float) -> None:
         seen.append(members)
         original(self, batch, members, count)
 
-    monkeypatch.setattr(matrices._Stack, "__init__", note)
+    monkeypatch.setattr(stacks.Stack, "__init__", note)
     launch.set_gradients([torch.ones_like(p) for p in launch.parameters])
     for view in launch.scratch.values():
         view.fill_(0.5)
@@ -375,13 +376,13 @@ def test_members_of_one_step_count_are_multiplied_together(monkeypatch: pytest.M
     params = lists([(4, 4)] * 4, torch.float32)
     optimizer = SOAP.build(params)
     seen: list[tuple[list[int], float]] = []
-    original = matrices._Stack.__init__
+    original = stacks.Stack.__init__
 
     def note(self: Any, batch: PhasedBatch, members: list[int], count: float) -> None:
         seen.append((members, count))
         original(self, batch, members, count)
 
-    monkeypatch.setattr(matrices._Stack, "__init__", note)
+    monkeypatch.setattr(stacks.Stack, "__init__", note)
     for left_out in (1, None):
         seen.clear()
         for place, p in enumerate(params):
@@ -394,12 +395,12 @@ def test_members_of_one_step_count_are_multiplied_together(monkeypatch: pytest.M
 
 def test_a_stack_of_one_is_a_view_and_more_are_copied() -> None:
     a, b = torch.ones(2, 3), torch.zeros(2, 3)
-    one = matrices._stacked([a])
+    one = stacks._stacked([a])
     assert one.shape == (1, 2, 3)
     assert one.data_ptr() == a.data_ptr()
-    assert matrices._stacked([a], dim=1).shape == (2, 1, 3)
-    assert torch.equal(matrices._stacked([a, b]), torch.stack([a, b]))
-    assert matrices._stacked([a, b], dim=1).shape == (2, 2, 3)
+    assert stacks._stacked([a], dim=1).shape == (2, 1, 3)
+    assert torch.equal(stacks._stacked([a, b]), torch.stack([a, b]))
+    assert stacks._stacked([a, b], dim=1).shape == (2, 2, 3)
 
 
 def test_products_of_states_of_numbers_and_of_what_was_just_stepped_equal_the_reference() -> None:
@@ -516,7 +517,7 @@ def test_reductions_of_stacks_are_those_of_each_matrix(op: str) -> None:
     stack = torch.rand(3, 2, 4, 5)  # blocks, members, rows, columns
 
     def reduced(per: str, blocks: bool) -> Tensor:
-        return matrices._over_matrices(op, per, blocks)(stack)
+        return stacks._over_matrices(op, per, blocks)(stack)
 
     for block, member in itertools.product(range(3), range(2)):
         matrix = stack[block, member]
@@ -534,11 +535,11 @@ def test_products_compute_in_scratch_that_nobody_reads_again() -> None:
     (read,) = (name for name, (_, died) in launch.phases.lives.items() if died == 1)
     assert launch.apart[1]
     assert launch.spent[1] == {read}
-    tape = matrices._StackTape(launch.phases.phases[1].program, launch.spent[1])
+    tape = stacks.StackTape(launch.phases.phases[1].program, launch.spent[1])
     (made,) = (node for node in tape.nodes if node.op == "polar")
     assert tape._is_spent(made.args[0])
     assert tape.call(made).keywords["spent"] is True  # type: ignore[attr-defined]
-    kept = matrices._StackTape(launch.phases.phases[1].program, frozenset())
+    kept = stacks.StackTape(launch.phases.phases[1].program, frozenset())
     assert not kept._is_spent(made.args[0])
     assert not kept._is_spent(1.0)
     assert "spent" not in kept.call(made).keywords  # type: ignore[attr-defined]
@@ -550,7 +551,7 @@ def test_scratch_that_a_phase_writes_as_it_is_is_not_spent() -> None:
     leaf = made.args[0]
     assert isinstance(leaf, Expr)
     both = Program(phase.result, {**phase.writes, "copy": leaf}, {**phase.states, "copy": State()}, phase.asked)
-    assert not matrices._StackTape(both, frozenset({leaf.attrs["key"]}))._is_spent(leaf)
+    assert not stacks.StackTape(both, frozenset({leaf.attrs["key"]}))._is_spent(leaf)
 
 
 class PolarTwice(P.Guard, name="test_polar_twice"):
@@ -564,7 +565,7 @@ class PolarTwice(P.Guard, name="test_polar_twice"):
 def test_what_is_read_twice_is_never_computed_in() -> None:
     _, _, ((launch, _),) = launched(Recipe(guard=PolarTwice()), [(4, 4)] * 2)
     (phase,) = (one for one in launch.phases.phases if one.kind == "matrix")
-    tape = matrices._StackTape(phase.program, frozenset(launch.phases.scratch))
+    tape = stacks.StackTape(phase.program, frozenset(launch.phases.scratch))
     (made,) = (node for node in tape.nodes if node.op == "polar")
     assert not tape._is_spent(made.args[0])
     compare(Recipe(guard=PolarTwice(), step=1e-3), [(4, 4), (4, 4), (3, 5)])
@@ -592,7 +593,7 @@ def test_members_of_a_list_are_a_slice_if_they_lie_side_by_side() -> None:
     batch = launch.batch({}, 0.0, 0, counts_step=False)
     batch.at = 1
     for members, place in (([1, 2], slice(1, 3)), ([2], slice(2, 3)), ([0, 1, 3], [0, 1, 3]), ([0, 3], [0, 3])):
-        assert matrices._Stack(batch, members, 0.0).place == place
+        assert stacks.Stack(batch, members, 0.0).place == place
 
 
 class Moves(P.Guard, name="test_moves"):

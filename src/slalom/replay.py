@@ -16,11 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from slalom.engine import Program, Work, fresh, run
+from slalom.engine import STEP, Program, Work, fresh, run
 from slalom.engine.eager import EagerBatch
 from slalom.engine.sparse import row_obstacle
 from slalom.optimizer import Optimizer
-from slalom.optimizer.loading import STEP
 from slalom.recipes.blueprint import numbers
 
 _Numbers = Mapping[tuple[str, int | None], float]

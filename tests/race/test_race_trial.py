@@ -5,13 +5,14 @@ import re
 import pytest
 import torch
 
+import slalom
 from slalom.race import Workload
 from slalom.race.contestant import enter
 from slalom.race.files import choose
 from slalom.race.plan import plan
 from slalom.race.records import from_json, to_json
 from slalom.race.rules import Ruleset
-from slalom.race.trial import checkpoints, run
+from slalom.race.trial import checkpoints, code_hash, run
 
 
 @pytest.fixture
@@ -177,3 +178,24 @@ def test_averaged_weights_are_used_for_evaluation(toys, monkeypatch):
 
     run(dataclasses.replace(trial, contestant=StandIn()), entry.workload, lambda step: None)
     assert len(inside) == 6
+
+
+@pytest.mark.parametrize(
+    ("file", "trains"),
+    [
+        ("parts/scale.py", True),
+        ("engine/native/emit.py", True),
+        ("race/training.py", True),
+        ("race/charts.py", False),
+        ("lab/rank.py", False),
+        ("observe/rules.py", False),
+        ("pictures.py", False),
+    ],
+)
+def test_results_outlive_a_change_of_what_only_looks_at_them(file, trains, tmp_path, monkeypatch):
+    monkeypatch.setattr(slalom, "__file__", str(tmp_path / "__init__.py"))
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / file).write_text("before")
+    before = code_hash.__wrapped__()
+    (tmp_path / file).write_text("after")
+    assert (code_hash.__wrapped__() != before) is trains

@@ -11,7 +11,7 @@ import torch
 from slalom.algebra import MATRIX, Expr, Hyper, State
 from slalom.describe.formulas import Line, formula_lines, symbols
 from slalom.engine import Phases, Program, UnplannableError, kept_bytes, needs_phases, phased, planned, trace
-from slalom.engine.emit import emit
+from slalom.engine.native.emit import emit
 from slalom.engine.plan import Stage
 from slalom.parts import Part
 from slalom.recipes import ByRole, Method, Recipe

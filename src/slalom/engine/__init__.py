@@ -2,22 +2,24 @@
 
 from slalom.engine.batch import LOSS, OVERFLOW, UNSCALE, Batch, Numbers, latest, run
 from slalom.engine.blocks import Blocks, in_words, pieces
-from slalom.engine.build import CompileError
-from slalom.engine.crew import EXECUTORS, Crew, Executor, Seat, choose, seats_of_blocks
+from slalom.engine.crew import Crew, Seat, seats_of_blocks
 from slalom.engine.eager import Work, read
+from slalom.engine.executors import EXECUTORS, Executor, choose
+from slalom.engine.fused import planned
 from slalom.engine.matrices import phased
+from slalom.engine.native.build import CompileError
+from slalom.engine.native.scan import finite
 from slalom.engine.phases import Phases, needs_phases
 from slalom.engine.plan import Plan, UnplannableError
 from slalom.engine.program import Leaves, Program, leaves, trace
-from slalom.engine.scan import finite
 from slalom.engine.sparse import Rows, rests, row_obstacle
-from slalom.engine.staged import planned
-from slalom.engine.storage import computed_dtype, fresh, kept_bytes, kept_dtype, layout, shares
+from slalom.engine.storage import STEP, computed_dtype, fresh, kept_bytes, kept_dtype, layout, real_view, shares
 
 __all__ = [
     "EXECUTORS",
     "LOSS",
     "OVERFLOW",
+    "STEP",
     "UNSCALE",
     "Batch",
     "Blocks",
@@ -48,6 +50,7 @@ __all__ = [
     "pieces",
     "planned",
     "read",
+    "real_view",
     "rests",
     "row_obstacle",
     "run",

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import operator
-import os
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
-from typing import Any, Final, Literal, TypeAlias, cast, get_args
+from typing import Any, Final, cast
 
 import torch
 from torch import Tensor
@@ -16,27 +14,19 @@ from torch.autograd.graph import increment_version
 
 from slalom.engine.batch import Batch, Numbers
 from slalom.engine.blocks import Blocks, pieces, places
-from slalom.engine.build import CompileError, compiler
 from slalom.engine.eager import EagerBatch, Work
+from slalom.engine.executors import Executor, choose, warn_once
 from slalom.engine.foreach import ForeachBatch
-from slalom.engine.gpu import TritonLaunch, triton_kernel
-from slalom.engine.gpu import available as triton_available
-from slalom.engine.matrices import Maker, PhasedLaunch, counts_on_host, launches, phased
-from slalom.engine.native import DTYPES, Kernel, Launch, NativeBatch, kernel
+from slalom.engine.fused import Held
+from slalom.engine.matrices import Maker, PhasedLaunch, counts_on_host, launches
+from slalom.engine.native.build import CompileError
+from slalom.engine.native.launch import DTYPES, Kernel, Launch, kernel
+from slalom.engine.native.rows import RowsLaunch, Scratch, is_local, summed
 from slalom.engine.phases import needs_phases
-from slalom.engine.plan import UnplannableError
 from slalom.engine.program import Program
-from slalom.engine.rows import RowsLaunch, Scratch, is_local, summed
 from slalom.engine.sparse import SparseBatch, Touched, gather
-from slalom.engine.staged import Held, planned
-from slalom.engine.storage import shares
-
-Executor: TypeAlias = Literal["auto", "eager", "foreach", "native", "triton"]
-_NO_COMPILER: Final = (
-    "there is no C compiler, so steps run as lists of torch operations, several times slower: "
-    "install gcc or clang, or `pip install ziglang`."
-)
-EXECUTORS: Final[tuple[str, ...]] = get_args(Executor)
+from slalom.engine.storage import STEP, real_view, shares
+from slalom.engine.triton.launch import TritonLaunch, triton_kernel
 
 
 @dataclass(frozen=True)
@@ -84,121 +74,21 @@ def seats_of_blocks(
     for number, (place, piece) in enumerate(
         zip(places(parameter.shape[0], blocks), pieces(parameter, blocks), strict=True)
     ):
-        own = {"step": state["step"].clone() if number else state["step"]}
+        own = {STEP: state[STEP].clone() if number else state[STEP]}
         own |= {key: views[number] for key, views in cut.items()}
         seats.append(Seat(index, program, original, piece, own, block=place, whole=state))
     return seats
-
-
-def choose(program: Program, parameter: Tensor, executor: Executor = "auto") -> tuple[str, str]:
-    """Return which executor runs a program on a parameter, and why.
-
-    Raises:
-        ValueError: if ``executor`` demands one that cannot run it.
-    """
-    if executor in ("eager", "foreach"):
-        return executor, "as demanded"
-    if executor == "triton":
-        obstacle = _triton_obstacle(program, parameter)
-        if obstacle is not None:
-            raise ValueError(f'executor="triton" cannot run here: {obstacle}; use executor="auto".')
-        return "triton", "as demanded"
-    if parameter.device.type == "cuda" and executor == "auto":
-        obstacle = _triton_obstacle(program, parameter)
-        return ("triton", "compiled for this GPU") if obstacle is None else ("foreach", obstacle)
-    if parameter.device.type != "cpu":
-        obstacle = f"the parameter is on {parameter.device.type}, and C runs on the CPU"
-    else:
-        obstacle = _obstacle(program, parameter)
-    if obstacle is None and compiler() is not None:
-        return "native", "compiled for this processor"
-    if executor == "native":
-        raise ValueError(
-            f'executor="native" cannot run here: {obstacle or "there is no C compiler"}; use executor="auto".'
-        )
-    if obstacle is None:
-        _warn_once(_NO_COMPILER)
-        return "foreach", "there is no C compiler"
-    return ("foreach" if parameter.device.type != "cpu" else "eager"), obstacle
-
-
-def _triton_obstacle(program: Program, parameter: Tensor) -> str | None:
-    """Return why a parameter cannot run in Triton, None if it can."""
-    if not triton_available():
-        return "Triton is not installed (`pip install triton`)"
-    if parameter.device.type == "cpu" and not os.environ.get("TRITON_INTERPRET"):
-        return "the parameter is on the CPU"
-    if parameter.dtype not in DTYPES:
-        return f"{str(parameter.dtype).removeprefix('torch.')} has no Triton kernels here"
-    if _has_other_gradients(parameter):
-        return "its gradients may have another dtype"
-    as_matrix = needs_phases(program) or program.needs_positions
-    if not _is_dense(parameter) or (as_matrix and not parameter.is_contiguous()):
-        return "the parameter has gaps, or rows that are not contiguous"
-    try:
-        for fused in _fused_programs(program):
-            triton_kernel(fused, DTYPES[parameter.dtype])
-    except UnplannableError as reason:
-        return str(reason)
-    return None
-
-
-def _fused_programs(program: Program) -> list[Program]:
-    """Return what fused kernels have to run: the program, or what lies between its matrix operations."""
-    if not needs_phases(program):
-        return [program]
-    return [phase.program for phase in phased(program).phases if phase.kind == "fused"]
-
-
-def _obstacle(program: Program, parameter: Tensor) -> str | None:
-    """Return why a parameter on the CPU cannot run compiled, None if it can."""
-    if parameter.dtype not in DTYPES:
-        return f"{str(parameter.dtype).removeprefix('torch.')} is computed in torch"
-    if _has_other_gradients(parameter):
-        return "its gradients may have another dtype"
-    try:
-        plans = [planned(fused) for fused in _fused_programs(program)]
-    except UnplannableError as reason:
-        return f"{reason}, which torch computes"
-    as_matrix = needs_phases(program) or program.needs_positions or any(plan.two_dimensional for plan in plans)
-    if not parameter.is_contiguous() and (as_matrix or not _is_dense(parameter)):
-        return "the parameter has gaps, or rows that are not contiguous"
-    return None
-
-
-def _has_other_gradients(parameter: Tensor) -> bool:
-    """Whether gradients of another dtype are asked for, which kernels would have to round before they compute."""
-    # the real view of a complex parameter may not be asked
-    return not parameter._is_view() and getattr(parameter, "grad_dtype", parameter.dtype) != parameter.dtype
-
-
-def _is_dense(tensor: Tensor) -> bool:
-    """Whether elements fill a block of memory without gaps or overlaps, in whatever order."""
-    expected = 1
-    for stride, length in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
-        if length > 1:
-            if stride != expected:
-                return False
-            expected *= length
-    return True
 
 
 def _count_where_it_is_used(seat: Seat, name: str) -> None:
     """Keep a step count on the GPU where kernels read it there, on the host where Python does."""
     on_gpu = name == "triton" and not counts_on_host(seat.program)
     home = seat.parameter.device if on_gpu else torch.device("cpu")
-    if seat.state["step"].device != home:
-        seat.state["step"] = seat.state["step"].to(home)
+    if seat.state[STEP].device != home:
+        seat.state[STEP] = seat.state[STEP].to(home)
 
 
 _DTYPE: Final = operator.attrgetter("dtype")
-_warned: set[str] = set()
-
-
-def _warn_once(sentence: str) -> None:
-    if sentence not in _warned:
-        _warned.add(sentence)
-        warnings.warn(sentence, RuntimeWarning, stacklevel=2)
 
 
 class Crew:
@@ -250,7 +140,7 @@ class Crew:
         except CompileError as error:
             if executor in ("native", "triton"):
                 raise
-            _warn_once(f"{error} Steps run as lists of torch operations instead.")
+            warn_once(f"{error} Steps run as lists of torch operations instead.")
             for member in members:
                 _count_where_it_is_used(member, "foreach")
             self.others.append((ForeachBatch, members))
@@ -323,7 +213,7 @@ class Crew:
         if self._cut is not None:
             self._cut.count_alike()
         for seat in self.empty:
-            seat.state["step"] += 1.0
+            seat.state[STEP] += 1.0
         self._take(gradients)
         for launch, _ in self.launches:
             increment_version(launch.parameters)  # compiled code writes where autograd does not look
@@ -331,11 +221,9 @@ class Crew:
         for batch, seats in self.others:
             works = []
             for seat in seats:
-                seat.state["step"] += 1.0
-                gradient = seat.gradient(gradients)
-                if gradient.is_complex():
-                    gradient = torch.view_as_real(gradient)
-                t = float(seat.state["step"])
+                seat.state[STEP] += 1.0
+                gradient = real_view(seat.gradient(gradients))
+                t = float(seat.state[STEP])
                 where = (float(clock), self.group, seat.rows)
                 works.append(Work(seat.program, seat.parameter, gradient, seat.state, numbers, t, *where))
             made.append(batch(works))
@@ -350,14 +238,14 @@ class Crew:
         for seat in self.sparse:
             rows, values = summed(seat.gradient(gradients), seat.scratch)
             if not len(rows):
-                seat.state["step"] += 1.0
+                seat.state[STEP] += 1.0
                 continue
-            values = (torch.view_as_real(values) if values.is_complex() else values).contiguous()
+            values = real_view(values).contiguous()
             compiled = self._row_kernel(seat)
             if compiled is not None:
                 increment_version([seat.parameter])
                 launch = RowsLaunch(compiled, seat.parameter, seat.state, rows, values, seat.scratch)
-                made.append(NativeBatch(launch, numbers, clock, self.group))
+                made.append(launch.batch(numbers, clock, self.group))
                 continue
             touched = gather(seat.program, seat.parameter, seat.state, rows, values)
             place = len(blocks.setdefault(id(seat.program), []))
@@ -397,11 +285,11 @@ class _Cut(Held):
     def __init__(self, firsts: Sequence[Seat], seats: Sequence[Seat]) -> None:
         cut = {seat.index: (seat, seat.whole) for seat in firsts if seat.whole is not None}
         for seat, whole in cut.values():
-            whole["step"] = seat.state["step"]  # it may have moved to where it is read
+            whole[STEP] = seat.state[STEP]  # it may have moved to where it is read
         super().__init__([seat.original for seat, _ in cut.values()], [whole for _, whole in cut.values()])
         others = [seat for seat in seats if seat.index in cut and seat is not cut[seat.index][0]]
-        self.copies = [seat.state["step"] for seat in others]
-        self.counts = [cut[seat.index][1]["step"] for seat in others]
+        self.copies = [seat.state[STEP] for seat in others]
+        self.counts = [cut[seat.index][1][STEP] for seat in others]
 
     def count_alike(self) -> None:
         """Let the blocks of a parameter agree with it, whatever its count was set to."""
@@ -419,8 +307,7 @@ def _make_triton(program: Program, parameters: Sequence[Tensor], states: Sequenc
 
 def _aligned(gradient: Tensor, parameter: Tensor) -> Tensor:
     """Return the gradient with its elements in the order and dtype of the parameter's, as it is if it can be."""
-    if gradient.is_complex():
-        gradient = torch.view_as_real(gradient)
+    gradient = real_view(gradient)
     if gradient.dtype != parameter.dtype:
         return torch.empty_like(parameter).copy_(gradient)
     if gradient.stride() == parameter.stride() or (gradient.is_contiguous() and parameter.is_contiguous()):
@@ -428,4 +315,4 @@ def _aligned(gradient: Tensor, parameter: Tensor) -> Tensor:
     return torch.empty_like(parameter).copy_(gradient)
 
 
-__all__ = ["EXECUTORS", "Crew", "Executor", "Seat", "choose", "seats_of_blocks"]
+__all__ = ["Crew", "Seat", "seats_of_blocks"]

@@ -7,50 +7,32 @@ stack, torch writes back what the next kernels read.
 
 from __future__ import annotations
 
-import functools
-import math
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import torch
 from torch import Tensor
 
-from slalom.algebra import REDUCTIONS, Expr, State
-from slalom.algebra.ops import is_cut
+from slalom.algebra import Expr, State
 from slalom.engine.batch import Batch, Numbers, SharedWrites
-from slalom.engine.eager import Run, Tape, Work
-from slalom.engine.native import Launch
+from slalom.engine.fused import Held, planned
+from slalom.engine.native.launch import Launch
 from slalom.engine.phases import Phase, Phases, cut, needs_phases
 from slalom.engine.plan import UnplannableError, array_name
 from slalom.engine.program import Program, walk
-from slalom.engine.staged import Held, planned
-from slalom.engine.storage import layout, seen
+from slalom.engine.scratch import Scratch, Values, teams
+from slalom.engine.stacks import Stack
+from slalom.engine.storage import STEP
 
-# Elements that a team may have in scratch: enough that torch's products are large, little beside a model.
-_MOST_ELEMENTS: Final = {"cpu": 1 << 23, "cuda": 1 << 25}
+if TYPE_CHECKING:
+    from slalom.engine.triton.launch import TritonLaunch
+
 # Elements that are stacked where that means copying: on a CPU larger matrices are multiplied as fast one by one, where
 # they lie; on a GPU every product is a launch, which costs more than the copy.
 _MOST_COPIED: Final = {"cpu": 1 << 15, "cuda": 1 << 22}
-_ALIGNED: Final = 16  # elements; a cache line
-
-Values = dict[str, Tensor]
 
 
-class FusedLaunch(Protocol):
-    """What runs a fused phase on a fixed set of tensors, on whatever device."""
-
-    gradients: list[Tensor]
-    unread: bool
-
-    def set_gradients(self, gradients: list[Tensor]) -> None:
-        """Take this step's gradients."""
-
-    def batch(self, numbers: Numbers, clock: float, group: int, *, counts_step: bool = True) -> Batch:
-        """Return the batch of one step."""
-
-
-Maker = Callable[[Program, Sequence[Tensor], Sequence[Values]], Any]
+Maker: TypeAlias = "Callable[[Program, Sequence[Tensor], Sequence[Values]], Launch | TritonLaunch]"
 
 
 def phased(program: Program) -> Phases:
@@ -87,19 +69,6 @@ def _goes_beyond(phase: Phase, scratch: Mapping[str, State]) -> bool:
     return phase.kind == "matrix" and (reads or not written.keys() <= scratch.keys())
 
 
-def teams(shapes: Sequence[tuple[int, ...]], device: str = "cpu") -> list[list[int]]:
-    """Sort tensors by shape, as many to a team as fit into scratch; every team as one list of places."""
-    room = _MOST_ELEMENTS.get(device, _MOST_ELEMENTS["cpu"])
-    found: dict[tuple[int, ...], list[list[int]]] = {}
-    for place, shape in enumerate(shapes):
-        most = max(1, room // max(1, math.prod(shape)))
-        lists = found.setdefault(shape, [[]])
-        if len(lists[-1]) == most:
-            lists.append([])
-        lists[-1].append(place)
-    return [members for lists in found.values() for members in lists]
-
-
 def launches(
     program: Program, parameters: Sequence[Tensor], states: Sequence[Values], make: Maker
 ) -> list[tuple[PhasedLaunch, list[int]]]:
@@ -113,7 +82,7 @@ def launches(
     """
     found = phased(program)
     sorted_places = teams([tuple(parameter.shape) for parameter in parameters], parameters[0].device.type)
-    needs = [_Scratch(found, parameters[places[0]], len(places)) for places in sorted_places]
+    needs = [Scratch(found, parameters[places[0]], len(places)) for places in sorted_places]
     like = parameters[0]
 
     def arena(size: int) -> Tensor:
@@ -138,59 +107,10 @@ def scratch_bytes(program: Program, parameters: Sequence[Tensor], device: str = 
     except UnplannableError:
         return 0  # it runs tensor by tensor
     sizes = [
-        _Scratch(found, parameters[places[0]], len(places)).size
+        Scratch(found, parameters[places[0]], len(places)).size
         for places in teams([tuple(parameter.shape) for parameter in parameters], device)
     ]
     return 4 * (sum(sizes) if program.crossings else max(sizes, default=0))
-
-
-class _Scratch:
-    """Where a team's scratch lies: arrays whose lives do not overlap share their place."""
-
-    def __init__(self, phases: Phases, like: Tensor, members: int) -> None:
-        self.members = members
-        self.shapes: dict[str, tuple[int, ...]] = {
-            name: layout(slot, like) for name, slot in phases.scratch.items() if slot.scope == "tensor"
-        }
-        self.blocks = {name: bool(slot.block) for name, slot in phases.scratch.items()}
-        self.common = [name for name, slot in phases.scratch.items() if slot.scope != "tensor"]
-        self.device = like.device
-        self.offsets: dict[str, int] = {}
-        self.size = 0
-        for name in sorted(self.shapes, key=lambda key: phases.lives[key]):
-            length = self._length(name)
-            rivals = [other for other in self.offsets if _overlap(phases, other, name)]
-            ends = [0, *(self.offsets[other] + self._length(other) for other in rivals)]
-            self.offsets[name] = next(
-                start
-                for start in sorted(ends)
-                if all(start >= self.offsets[o] + self._length(o) or start + length <= self.offsets[o] for o in rivals)
-            )
-            self.size = max(self.size, self.offsets[name] + length)
-
-    def _length(self, name: str) -> int:
-        return -(-self.members * math.prod(self.shapes[name]) // _ALIGNED) * _ALIGNED
-
-    def _stack(self, name: str) -> tuple[int, ...]:
-        shape = self.shapes[name]
-        return (shape[0], self.members, *shape[1:]) if self.blocks[name] else (self.members, *shape)
-
-    def views(self, arena: Tensor) -> Values:
-        """Return each array as one stack of all members; what the whole model has in common as a number."""
-        stacks = {
-            name: arena[offset : offset + self.members * math.prod(self.shapes[name])].view(self._stack(name))
-            for name, offset in self.offsets.items()
-        }
-        return stacks | {name: torch.zeros((), dtype=torch.float64, device=self.device) for name in self.common}
-
-
-def _overlap(phases: Phases, a: str, b: str) -> bool:
-    """Whether two arrays are needed at the same time. Matrix phases read everything before they write anything."""
-    (born_a, died_a), (born_b, died_b) = phases.lives[a], phases.lives[b]
-    if died_a == born_b or died_b == born_a:
-        border = born_b if died_a == born_b else born_a
-        return phases.phases[border].kind != "matrix"
-    return born_a < died_b and born_b < died_a
 
 
 class PhasedLaunch(Held):
@@ -271,7 +191,7 @@ class PhasedBatch:
         self.group = group
         self.numbers = numbers
         self.clock = clock
-        self.steps = [state["step"] for state in launch.states]
+        self.steps = [state[STEP] for state in launch.states]
         self.ticks = -1  # the phase whose kernels count the step
         if counts_step and launch.counts_on_host and _is_captured(launch.parameters[0]):
             raise RuntimeError(
@@ -335,7 +255,7 @@ class PhasedBatch:
             like = self.launch.parameters[0]
             most = max(1, _MOST_COPIED.get(like.device.type, _MOST_COPIED["cpu"]) // like.numel())
         stacks = [
-            _Stack(self, members[first : first + most], count)
+            Stack(self, members[first : first + most], count)
             for count in dict.fromkeys(counts)
             for members in [[place for place, one in enumerate(counts) if one == count]]
             for first in range(0, len(members), most)
@@ -360,127 +280,4 @@ def _is_captured(tensor: Tensor) -> bool:
     return tensor.device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 
-def _over_matrices(op: str, per: str, cut: bool) -> Callable[..., Tensor]:
-    """Return a reduction over each matrix of a stack, its rows, columns or blocks."""
-    axes = {"row": (-1,), "column": (-2,)}.get(per, (-2, -1))
-    function = {"total": torch.sum, "largest": torch.amax, "mean": torch.mean, "norm": torch.linalg.vector_norm}[op]
-    if cut and per == "tensor":
-        return lambda x: function(x, dim=(0, -2, -1), keepdim=True).squeeze(0)
-    return functools.partial(function, dim=axes, keepdim=True)
-
-
-class _StackTape(Tape):
-    """A program laid out for stacks: one more dimension before rows and columns, after that of blocks."""
-
-    def __init__(self, program: Program, spent: frozenset[str]) -> None:
-        self.spent = spent
-        every = [arg for node in program.nodes for arg in node.args] + [*program.writes.values(), program.result]
-        uses = Counter(map(id, every))
-        self.once = {node for node, count in uses.items() if count == 1}
-        super().__init__(program)
-        # the parameter is the result of a phase that leaves it alone, which is no reason to stack it
-        used = {node.attrs["name"] for node in walk(program.writes.values()) if node.op == "input"}
-        self.stacked = used & {"w", "g"}
-
-    def call(self, node: Expr) -> Callable[..., Any]:
-        """Return what computes an operation on stacks."""
-        if node.op == "polar" and self._is_spent(node.args[0]):
-            return functools.partial(super().call(node), spent=True)
-        if node.op not in REDUCTIONS:
-            return super().call(node)
-        (reduced,) = node.args
-        return _over_matrices(node.op, node.attrs["per"], is_cut(reduced))  # type: ignore[arg-type]
-
-    def _is_spent(self, arg: Expr | float) -> bool:
-        """Whether a value is scratch that nobody reads after this."""
-        if not isinstance(arg, Expr) or id(arg) not in self.once:
-            return False
-        return self._is_spent(arg.args[0]) if arg.op == "let" else arg.attrs.get("key") in self.spent
-
-
-@functools.lru_cache(maxsize=256)
-def _tape(program: Program, spent: frozenset[str]) -> _StackTape:
-    return _StackTape(program, spent)
-
-
-class _Stack(Run):
-    """Members of a team on their way through a matrix phase."""
-
-    def __init__(self, batch: PhasedBatch, members: list[int], count: float) -> None:
-        self.team = batch.launch
-        self.members = members
-        first, last = members[0], members[-1]
-        # a slice is no copy
-        self.place: Any = slice(first, last + 1) if last - first + 1 == len(members) else members
-        program = self.team.phases.phases[batch.at].program
-        work = Work(
-            program,
-            self.team.parameters[first],
-            self.team.gradients[first],
-            self.team.states[first],
-            batch.numbers,
-            count,
-            batch.clock,
-            batch.group,
-        )
-        tape = _tape(program, self.team.spent[batch.at])
-        self.stacked = tape.stacked
-        super().__init__(work, {}, tape)
-        self.writes = tape.busy(self.outcomes)
-
-    def inputs(self) -> list[Any]:
-        """Return registers with all that is given, stacked."""
-        registers = list(self.base)
-        for name, tensors in (("w", self.team.parameters), ("g", self.team.gradients)):
-            if name in self.stacked:
-                views = [tensors[place].to(torch.float32).reshape(self.shape) for place in self.members]
-                registers[self.tape.inputs[name]] = _stacked(views)
-        for key, place in self.tape.states.items():
-            slot = self.work.program.states[key]
-            if slot.scope != "tensor":
-                registers[place] = self.team.scratch.get(key, self.work.state.get(key))
-            elif slot.block:
-                whole = self.team.scratch.get(key)
-                mine = [self.team.states[member][key] for member in self.members] if whole is None else []
-                registers[place] = _stacked(mine, dim=1) if whole is None else whole[:, self.place]
-            elif key in self.team.scratch:
-                registers[place] = self.team.scratch[key][self.place].reshape(-1, *seen(slot, self.work.parameter))
-            else:
-                stack = _stacked([self.team.states[member][key] for member in self.members])
-                registers[place] = stack.reshape(-1, *seen(slot, self.work.parameter))
-        moved = self.tape.moved & {place for _, place in self.writes}
-        for place in moved:  # a state that moves as it is must not be overwritten where it was
-            registers[place] = registers[place].clone() if isinstance(registers[place], Tensor) else registers[place]
-        return registers
-
-    def compute(self) -> list[Any]:
-        """Return what the phase leaves, in the order of its writes that change something."""
-        registers = self.evaluate(tuple(place for _, place in self.writes))
-        return [registers[place] for _, place in self.writes]
-
-    def leave(self, values: list[Any]) -> None:
-        """Write what was computed into scratch and states."""
-        for (key, _), value in zip(self.writes, values, strict=True):
-            cut = bool(self.work.program.states[key].block)
-            if key in self.team.scratch:
-                whole = self.team.scratch[key]
-                place = (slice(None), self.place) if cut else self.place
-                is_whole = isinstance(value, Tensor) and not cut
-                if is_whole and value.is_contiguous() and value.data_ptr() == whole[place].data_ptr():
-                    continue  # it was computed there
-                whole[place] = value.reshape(-1, *whole.shape[1:]) if is_whole else value
-            else:
-                targets = [self.team.states[member][key] for member in self.members]
-                if not isinstance(value, Tensor):  # a branch may be a number
-                    torch._foreach_zero_(targets)
-                    torch._foreach_add_(targets, value)
-                    continue
-                parts = value.unbind(1 if cut else 0)
-                torch._foreach_copy_(targets, [part.reshape(t.shape) for part, t in zip(parts, targets, strict=True)])
-
-
-def _stacked(tensors: list[Tensor], dim: int = 0) -> Tensor:
-    return tensors[0].unsqueeze(dim) if len(tensors) == 1 else torch.stack(tensors, dim)
-
-
-__all__ = ["PhasedLaunch", "counts_on_host", "launches", "phased", "teams"]
+__all__ = ["PhasedLaunch", "counts_on_host", "launches", "phased"]

@@ -21,6 +21,14 @@ from slalom.algebra.matrix import square_shape
 from slalom.engine.blocks import Blocks, pieces
 from slalom.engine.pages import filled
 
+# The key of a parameter's step count, beside the states of its recipe.
+STEP: Final = "step"
+
+
+def real_view(parameter: Tensor) -> Tensor:
+    """Return a complex tensor as pairs of reals, any other as it is."""
+    return torch.view_as_real(parameter) if parameter.is_complex() else parameter
+
 
 def matrix_shape(tensor: Tensor, view: str = "matrix") -> tuple[int, int]:
     """Return the shape of a view: a vector is one row of a matrix, "tall" has the longer side first."""

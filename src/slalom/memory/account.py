@@ -11,13 +11,12 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from slalom.engine import Program, kept_bytes, pieces
+from slalom.engine import Program, kept_bytes, pieces, real_view
 from slalom.engine.matrices import scratch_bytes
 from slalom.engine.shards import stays_local
 from slalom.errors import UsageError, unknown
 from slalom.named import create
 from slalom.optimizer import Optimizer
-from slalom.optimizer.loading import real_view
 from slalom.recipes import ByRole, Recipe
 from slalom.recipes.spec import parse_spec
 from slalom.roles import blocks_of

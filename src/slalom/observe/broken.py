@@ -24,12 +24,11 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from slalom.algebra import Expr, Value
-from slalom.engine import Program, Work, pieces, read, shares
+from slalom.engine import STEP, Program, Work, pieces, read, real_view, shares
 from slalom.engine.program import Recorder, walk
 from slalom.engine.storage import matrix_shape
 from slalom.errors import UsageError
 from slalom.optimizer import Optimizer
-from slalom.optimizer.loading import STEP, real_view
 from slalom.parts import Memory, Signals
 from slalom.recipes import Recipe
 from slalom.recipes.blueprint import numbers

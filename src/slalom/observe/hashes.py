@@ -11,8 +11,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from slalom.engine import STEP, real_view
 from slalom.engine.shards import any_sharded, local
-from slalom.optimizer.loading import STEP, real_view
 from slalom.roles import label
 
 

@@ -15,9 +15,9 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from slalom.engine import real_view
 from slalom.engine.shards import local
 from slalom.observe.tails import tail, thinned
-from slalom.optimizer.loading import real_view
 
 # What lies in one piece of memory while products are taken, in elements.
 _CHUNK: Final = 1 << 20

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from slalom.engine import Program, Work, pieces, read, shares
-from slalom.optimizer.loading import KEPT, STEP, real_view
+from slalom.engine import STEP, Program, Work, pieces, read, real_view, shares
+from slalom.optimizer.loading import KEPT
 from slalom.recipes import Recipe
 from slalom.recipes.blueprint import numbers
 from slalom.roles import blocks_of

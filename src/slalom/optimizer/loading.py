@@ -15,10 +15,9 @@ import torch
 from torch import Tensor
 
 from slalom.algebra import State
-from slalom.engine import Blocks, kept_dtype, layout
+from slalom.engine import STEP, Blocks, kept_dtype, layout, real_view
 from slalom.roles import blocks_of
 
-STEP: Final = "step"
 KEPT: Final = "kept"  # in eval mode: the parameter that training goes on from, in its own dtype
 # What torch.optim keeps in its groups to choose an implementation.
 _TORCH_ONLY: Final = frozenset({"foreach", "fused", "capturable", "differentiable", "decoupled_weight_decay"})
@@ -138,10 +137,8 @@ def _restored(
         if key == STEP:
             state[STEP] = torch.tensor(float(value), dtype=torch.float32)
             continue
-        tensor = torch.as_tensor(value)
+        tensor = real_view(torch.as_tensor(value))
         want = layout(schema[key], real_view(parameter), blocks)
-        if tensor.is_complex():
-            tensor = torch.view_as_real(tensor)
         if tensor.numel() != math.prod(want):
             raise ValueError(
                 f"parameter {label}: the checkpoint's {name} has shape {tuple(tensor.shape)}, here it is {want}."
@@ -177,8 +174,3 @@ def check_layout(key: str, slot: State, tensor: Tensor, parameter: Tensor, block
             f"its group's numbers now ask for {want}: put back the one that decides on shapes (a rank, a block size), "
             "or clear optimizer.state to begin anew."
         )
-
-
-def real_view(parameter: Tensor) -> Tensor:
-    """Return a complex tensor as pairs of reals, any other as it is."""
-    return torch.view_as_real(parameter) if parameter.is_complex() else parameter

@@ -9,10 +9,9 @@ from typing import Any, Final, Literal, TypeAlias, get_args
 import torch
 from torch import Tensor
 
-from slalom.engine import finite
+from slalom.engine import finite, real_view
 from slalom.engine.shards import local
 from slalom.errors import unknown
-from slalom.optimizer.loading import real_view
 from slalom.roles import label
 
 OnNonfinite: TypeAlias = Literal["raise", "skip", "ignore"]

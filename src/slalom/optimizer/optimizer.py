@@ -16,6 +16,7 @@ from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimize
 from slalom.algebra import State, Value
 from slalom.engine import (
     EXECUTORS,
+    STEP,
     Blocks,
     Executor,
     Leaves,
@@ -25,6 +26,7 @@ from slalom.engine import (
     fresh,
     kept_dtype,
     pieces,
+    real_view,
     trace,
 )
 from slalom.engine.program import Recorder, the_one
@@ -32,7 +34,7 @@ from slalom.engine.shards import any_sharded, local, placed
 from slalom.errors import UsageError, nearest, unknown
 from slalom.optimizer.closures import asked_by_a_step_of_a_scaler, plain_step, scaled_step
 from slalom.optimizer.evaluation import Evaluation
-from slalom.optimizer.loading import KEPT, STEP, check_layout, merged_groups, real_view, restored_states
+from slalom.optimizer.loading import KEPT, check_layout, merged_groups, restored_states
 from slalom.optimizer.nonfinite import OnNonfinite, checked
 from slalom.optimizer.sparse import check_choice
 from slalom.optimizer.updating import Updating

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from slalom.engine import (
     LOSS,
+    STEP,
     Crew,
     Executor,
     Numbers,
@@ -18,6 +19,7 @@ from slalom.engine import (
     Rows,
     Seat,
     latest,
+    real_view,
     run,
     seats_of_blocks,
 )
@@ -25,7 +27,6 @@ from slalom.engine.shards import Shard, agreed, any_sharded, gradient_of
 from slalom.errors import ran_out_of_memory
 from slalom.optimizer.closures import Scaled
 from slalom.optimizer.known import Known
-from slalom.optimizer.loading import STEP, real_view
 from slalom.optimizer.nonfinite import OnNonfinite, all_finite, complaint
 from slalom.optimizer.sparse import check_gradient
 from slalom.recipes.blueprint import Blueprint, is_zero, numbers

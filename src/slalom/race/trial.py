@@ -87,6 +87,11 @@ def key(
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=repr).encode()).hexdigest()
 
 
+# Rooms that look at training or tell of it, from which no other takes what trains; and the files of the race that do.
+_LOOKING = frozenset({"cli", "describe", "lab", "landscape", "memory", "observe", "pictures.py", "race", "testing"})
+_TRAINING = frozenset(f"race/{name}.py" for name in ("adapt", "training", "trial", "workload"))
+
+
 @lru_cache(maxsize=1)
 def code_hash() -> str:
     """Return a digest of the code that trains.
@@ -98,12 +103,7 @@ def code_hash() -> str:
     digest = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
         relative = path.relative_to(package)
-        if relative.parts[0] not in {"cli", "race"} or relative.parts[1:] in {
-            ("adapt.py",),
-            ("training.py",),
-            ("trial.py",),
-            ("workload.py",),
-        }:
+        if relative.parts[0] not in _LOOKING or relative.as_posix() in _TRAINING:
             digest.update(relative.as_posix().encode() + path.read_bytes())
     return digest.hexdigest()
 

@@ -12,10 +12,12 @@ from collections.abc import Iterable
 from typing import Final
 
 from slalom.algebra import ELEMENT, SCALAR, Expr
+from slalom.engine.native.prelude import PREAMBLE
+from slalom.engine.native.sections import Sections
+from slalom.engine.native.spelling import TEMPLATE, UNPACK, number, start
 from slalom.engine.plan import Operand, Plan, Stage, array_name
-from slalom.engine.prelude import PREAMBLE
 from slalom.engine.program import walk
-from slalom.engine.tables import ARITHMETIC, lay_out
+from slalom.engine.tables import lay_out
 
 # Elements per chunk: small enough to balance two threads on one layer, large enough to forget the bookkeeping.
 CHUNK: Final = 16384
@@ -34,32 +36,6 @@ STRIP: Final = 2048
 # Rows at a time whose sums along columns are kept in single precision.
 ROWS: Final = 16
 
-# `t` is f in single precision, nothing in double.
-_TEMPLATE: Final = {
-    **ARITHMETIC,
-    "where": "({0} ? {1} : {2})",
-    "lerp": "sl_lerp{t}({0}, {1}, {2})",
-    "maximum": "sl_max{t}({0}, {1})",
-    "minimum": "sl_min{t}({0}, {1})",
-    "sign": "sl_sign{t}({0})",
-    "positive": "({0} > 0 ? 1 : 0)",
-    "sqrt": "sqrt{t}({0})",
-    "abs": "fabs{t}({0})",
-    "exp": "sl_exp{t}({0})",
-    "log": "sl_log{t}({0})",
-    "tanh": "tanh{t}({0})",
-    "pow": "pow{t}({0}, {1})",
-    "mod": "sl_mod{t}({0}, {1})",
-    "atan2": "sl_atan2{t}({0}, {1})",
-    "uniform": "sl_uniform({0}, {1}, {2}, {seed}u)",
-}
-
-
-_UNPACK: Final = (
-    "const int64_t *T = A->T; const double *H = A->H; const int64_t hs = A->hs; double *S = A->S; double *V = A->V; "
-    "const int64_t *C = A->C; double *P = A->P; double *Q = A->Q; (void)T; (void)H; (void)hs; (void)S; (void)V; "
-    "(void)C; (void)P; (void)Q;"
-)
 _STORAGE: Final = {
     "float32": ("float", "{0}", "{0}"),
     "bfloat16": ("uint16_t", "sl_from_bf16({0})", "sl_to_bf16({0})"),
@@ -77,23 +53,17 @@ class _Emitter:
     def source(self) -> str:
         parts = [PREAMBLE]
         parts += [self.stage(stage) for stage in self.plan.stages]
-        parts += [self.section(index) for index in range(len(self.plan.small))]
+        sections = Sections(self.plan, self.at)
+        parts += [sections.text(index) for index in range(len(self.plan.small))]
         parts.append(self.tick())
         return "\n".join(parts)
 
     # --- how a value is spelled ------------------------------------------------------------------
 
-    def number(self, value: float, t: str) -> str:
-        if value != value:
-            return f"(float){'NAN'}" if t else "(double)NAN"
-        if value in (float("inf"), float("-inf")):
-            return ("-" if value < 0 else "") + "INFINITY"
-        return repr(float(value)) + ("f" if t else "")
-
     def spell(self, node: Operand, local: dict[int, str], t: str) -> str:
         """Spell an operand: a number, a local variable, a host value, a value per tensor, row or column."""
         if not isinstance(node, Expr):
-            return self.number(node, t)
+            return number(node, t)
         if id(node) in local:
             return local[id(node)]
         if id(node) in self.at.host:
@@ -104,7 +74,7 @@ class _Emitter:
 
     def operation(self, node: Expr, local: dict[int, str], t: str) -> str:
         spelled = [self.spell(arg, local, t) for arg in node.args]
-        return _TEMPLATE[node.op].format(*spelled, t=t, seed=node.attrs.get("seed"))
+        return TEMPLATE[node.op].format(*spelled, t=t, seed=node.attrs.get("seed"))
 
     def address(self, name: str) -> str:
         return f"t[{self.at.arrays.index(name)}]"
@@ -118,7 +88,7 @@ class _Emitter:
         used = self._used(stage)
         lines = [
             f"static void range{stage.index}(const args_t *A, int64_t begin, int64_t end) {{",
-            _UNPACK,
+            UNPACK,
             "for (int64_t c = begin; c < end; c++) {",
             "  const int64_t tensor = C[4 * c], first = C[4 * c + 1], count = C[4 * c + 2];",
             f"  const int64_t *t = T + tensor * {self.at.width};",
@@ -186,7 +156,7 @@ class _Emitter:
         for p in of_columns:
             lines.append(f"  float c{p}[{STRIP}]; for (int64_t j = j0; j < end; j++) c{p}[j - j0] = (float)v{p}[j];")
         for k, r in enumerate(columns):
-            both = f"m{k}[j - j0] = {_start(r)}; q{k}[j] = {_start(r)};"
+            both = f"m{k}[j - j0] = {start(r)}; q{k}[j] = {start(r)};"
             lines.append(f"  float m{k}[{STRIP}]; for (int64_t j = j0; j < end; j++) {{ {both} }}")
         lines += [
             "  for (int64_t i = first; i < first + count; i++) {",
@@ -391,97 +361,6 @@ class _Emitter:
   return equal;
 }}"""
 
-    # --- a section -------------------------------------------------------------------------------
-
-    def section(self, index: int) -> str:
-        nodes = self.plan.small[index]
-        final = index == len(self.plan.small) - 1
-        n = len(self.at.arrays)
-        head = (
-            f"void section{index}(const int64_t *T, const double *H, int64_t hs, double *S, double *V, "
-            "int64_t tensors, int threads) {"
-        )
-        if not nodes and not (final and self._small_writes()):
-            return "\n".join([head, "(void)T; (void)H; (void)hs; (void)S; (void)V; (void)tensors; (void)threads;", "}"])
-        lines = [
-            f"static void small{index}(const args_t *A, int64_t begin, int64_t end) {{",
-            _UNPACK,
-            "for (int64_t tensor = begin; tensor < end; tensor++) {",
-            f"  const int64_t *t = T + tensor * {self.at.width};",
-            "  const double *h = H + tensor * hs;",
-            f"  double *s = S + tensor * {len(self.at.scalars)};",
-            f"  const int64_t rows = t[{n}], columns = t[{n + 1}];",
-            "  (void)h; (void)s; (void)rows; (void)columns;",
-        ]
-        lines += [f"  double *v{p} = V + t[{n + 3 + p}]; (void)v{p};" for p, _ in self.at.vectors.values()]
-        for node in nodes:
-            lines += self._small_value(node)
-        if final:
-            for key, value in self._small_writes():
-                lines += self._small_store(key, value)
-        lines += ["}", "}", head, "const args_t args = {T, H, hs, S, V, 0, 0, 0, 0, tensors};"]
-        lines += [f"sl_run(small{index}, &args, tensors, tensors > 64 ? threads : 1);", "}"]
-        return "\n".join(lines)
-
-    def _small_writes(self) -> list[tuple[str, Operand]]:
-        return [(key, value) for key, value in self.plan.writes.items() if self.plan.states[key].scope == "tensor"]
-
-    def _small_operand(self, node: Operand, k: str) -> str:
-        """Spell a value in a section: everything is read from the tables, in double precision."""
-        if not isinstance(node, Expr):
-            return self.number(node, "")
-        if id(node) in self.at.host:
-            return f"h[{self.at.host[id(node)]}]"
-        if id(node) in self.at.scalars:
-            return f"s[{self.at.scalars[id(node)]}]"
-        if id(node) in self.at.vectors:
-            return f"v{self.at.vectors[id(node)][0]}[{k}]"
-        assert node.op == "state", node
-        place = "0" if node.dims == SCALAR else k
-        return f"(double)((const float *){self.address(array_name(node))})[{place}]"
-
-    def _small_value(self, node: Expr) -> list[str]:
-        def spelled(k: str) -> str:
-            args = [self._small_operand(arg, k) for arg in node.args]
-            return _TEMPLATE[node.op].format(*args, t="")
-
-        if node.op in ("total", "largest"):
-            arg = node.args[0]
-            assert isinstance(arg, Expr)
-            length = "rows" if arg.dims == ("m", "1") else "columns"
-            value = self._small_operand(arg, "k")
-            joined = f"a + {value}" if node.op == "total" else f"sl_max({value}, a)"
-            slot = f"s[{self.at.scalars[id(node)]}]"
-            return [
-                f"  {{ double a = {_start(node)}; for (int64_t k = 0; k < {length}; k++) a = {joined}; {slot} = a; }}"
-            ]
-        if node.op == "blockwise":
-            v, blocks = f"v{self.at.vectors[id(node)][0]}", node.attrs["blocks"]
-            return [
-                f"  const int64_t length{v} = (rows + {blocks - 1}) / {blocks};",
-                f"  for (int64_t first = 0; first < rows; first += length{v}) {{",
-                f"    const int64_t last = first + length{v} < rows ? first + length{v} : rows; double a = 0.0;",
-                f"    for (int64_t k = first; k < last; k++) a += {self._small_operand(node.args[0], 'k')};",
-                f"    for (int64_t k = first; k < last; k++) {v}[k] = a / (double)(last - first); }}",
-            ]
-        if node.dims == SCALAR:
-            return [f"  s[{self.at.scalars[id(node)]}] = {spelled('0')};"]
-        length = "rows" if node.dims == ("m", "1") else "columns"
-        place = self.at.vectors[id(node)][0]
-        return [f"  for (int64_t k = 0; k < {length}; k++) v{place}[k] = {spelled('k')};"]
-
-    def _small_store(self, key: str, value: Operand) -> list[str]:
-        slot = self.plan.states[key]
-        target = f"((float *){self.address(key)})"
-        if slot.dims == SCALAR:
-            return [f"  {target}[0] = (float){self._small_operand(value, '0')};"]
-        length = "rows" if slot.per == "row" else "columns"
-        return [f"  for (int64_t k = 0; k < {length}; k++) {target}[k] = (float){self._small_operand(value, 'k')};"]
-
-
-def _start(reduction: Expr) -> str:
-    return "0.0" if reduction.op == "total" else "-INFINITY"
-
 
 def emit(plan: Plan, dtype: str) -> str:
     """Return C for a plan whose parameters have this dtype: "float32", "bfloat16" or "float16"."""
@@ -492,6 +371,6 @@ def supports(plan: Plan) -> str | None:
     """Return why a plan cannot be emitted, None if it can."""
     nodes = [*plan.all_small(), *(value for stage in plan.stages for value in stage.values)]
     for node in nodes:
-        if node.op not in _TEMPLATE and node.op not in ("total", "largest", "blockwise"):
+        if node.op not in TEMPLATE and node.op not in ("total", "largest", "blockwise"):
             return f"the operation {node.op}"
     return None

@@ -23,27 +23,22 @@ import torch
 from torch import Tensor
 
 from slalom.algebra import Expr
-from slalom.engine.batch import LOSS, OVERFLOW, UNSCALE, Numbers, SharedWrites
-from slalom.engine.build import CompileError, cache_folder
-from slalom.engine.emit_triton import RANGES, by_extent, emit_triton, supports_triton
+from slalom.engine.batch import Numbers
+from slalom.engine.fused import Held, planned
+from slalom.engine.native.build import CompileError, cache_folder
 from slalom.engine.plan import Plan, Stage, UnplannableError
 from slalom.engine.program import Program
-from slalom.engine.staged import Held, planned
-from slalom.engine.storage import matrix_shape
-from slalom.engine.triton_places import Places, find_places
+from slalom.engine.storage import STEP, matrix_shape
+from slalom.engine.triton.batch import TritonBatch
+from slalom.engine.triton.chunks import ABREAST, cut, table
+from slalom.engine.triton.emit import by_extent, emit_triton, supports_triton
+from slalom.engine.triton.places import Places, find_places
 
-STEP: Final = "step"
-
-# Elements per program of a pass; partial sums of a tensor that a program combines at a time; partial sums of rows or
-# columns, so many tiles by so many rows; small values.
-BLOCK: Final = 2048
+# Partial sums of a tensor that a program combines at a time; of rows or columns, so many tiles; small values.
 COMBINED: Final = 1024
 WAYS: Final = 32
-ABREAST: Final = 64
 SMALL: Final = 4096
 WARPS: Final = 8
-# Tiles of a row, of narrow matrices, of others: few shapes, since Triton compiles each pass for each of them.
-_TILES: Final = ((1, 4096), (256, 16), (64, 64))
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,16 +116,6 @@ def _write(file: Path, text: str) -> None:
     os.replace(draft, file)
 
 
-@dataclass(frozen=True)
-class _Shape:
-    """How one kind of chunk is cut, and the chunks of that kind: a slice of the table."""
-
-    sizes: tuple[int, ...]
-    aligned: bool
-    first: int
-    count: int
-
-
 class TritonLaunch(Held):
     """Kernels on a fixed set of tensors: the tables, on their device.
 
@@ -157,10 +142,10 @@ class TritonLaunch(Held):
         counts = [step.data_ptr() for step in steps]
         if self.mirrored is not None:
             counts = [self.mirrored.data_ptr() + 4 * place for place in range(n)]
-        table, room = _table(at, self.parameters, self.states, shapes, counts)
-        self.aligned = not (table[:, : len(at.base.arrays)] & 15).any()
-        chunks, self.shapes, ranges, lists, partials = _cut(plan, shapes, aligned=self.aligned)
-        self.T, self.C, self.R = self._on_device(table), self._on_device(chunks), self._on_device(ranges)
+        rows, room = table(at, self.parameters, self.states, shapes, counts)
+        self.aligned = not (rows[:, : len(at.base.arrays)] & 15).any()
+        chunks, self.shapes, ranges, lists, partials = cut(plan, shapes, aligned=self.aligned)
+        self.T, self.C, self.R = self._on_device(rows), self._on_device(chunks), self._on_device(ranges)
         self.L = {extent: self._on_device(places) for extent, places in lists.items()}
         self.G = self._zeros(n, dtype=torch.int64)
         self.N, self.S = self._zeros(at.overflow + 1), self._zeros(n * max(1, len(at.scalars)))
@@ -299,157 +284,3 @@ class _Call:
     tables: tuple[Tensor, ...]
     constants: dict[str, int]
     aligned: bool | None = None
-
-
-def _table(
-    at: Places,
-    parameters: Sequence[Tensor],
-    states: Sequence[dict[str, Tensor]],
-    shapes: Sequence[tuple[int, int]],
-    counts: Sequence[int],
-) -> tuple[np.ndarray[Any, Any], int]:
-    """Return the rows of addresses and sizes, and how much room vectors need."""
-    arrays, vectors = at.base.arrays, at.base.vectors.values()
-    table = np.zeros((len(parameters), at.base.width), dtype=np.int64)
-    room = 0
-    for row, (parameter, state, (rows, columns)) in enumerate(zip(parameters, states, shapes, strict=True)):
-        addresses = [
-            parameter.data_ptr() if name == "w" else 0 if name == "g" else state[name].data_ptr() for name in arrays
-        ]
-        offsets = []
-        for _, node in vectors:
-            offsets.append(room)
-            room += rows if node.dims[0] != "1" else columns
-        table[row] = [*addresses, rows, columns, rows * columns, *offsets, counts[row]]
-    return table, room
-
-
-def _cut(
-    plan: Plan, shapes: Sequence[tuple[int, int]], *, aligned: bool
-) -> tuple[np.ndarray[Any, Any], list[_Shape], np.ndarray[Any, Any], dict[str, np.ndarray[Any, Any]], int]:
-    """Cut tensors into chunks, those of one shape behind each other.
-
-    Returns:
-        The chunks (tensor, first element, how many, whether all of a block; for tiles tensor, first row, first column,
-        whether all of the tile exists), their kinds, the ranges of `emit_triton`, where programs that combine rows
-        and columns begin, and how many partial sums of rows and columns there are.
-    """
-    many = {extent: max(len(by_extent(stage)[extent]) for stage in plan.stages) for extent in ("row", "column")}
-    kinds: dict[tuple[tuple[int, ...], bool], list[int]] = {}
-    for tensor, (rows, columns) in enumerate(shapes):
-        sizes: tuple[int, ...] = (BLOCK,)
-        wide = aligned
-        if plan.two_dimensional:
-            sizes = _TILES[0] if rows == 1 else _TILES[1] if columns <= _TILES[1][1] else _TILES[2]
-            wide = aligned and columns % 16 == 0
-        kinds.setdefault((sizes, wide), []).append(tensor)
-    chunks: list[np.ndarray[Any, Any]] = []
-    found: list[_Shape] = []
-    ranges = np.zeros((len(shapes), RANGES), dtype=np.int64)
-    lists: dict[str, list[tuple[int, int]]] = {"row": [], "column": []}
-    total = room = 0
-    for (sizes, wide), tensors in kinds.items():
-        first = total
-        for tensor in tensors:
-            rows, columns = shapes[tensor]
-            cut = (_tiles if plan.two_dimensional else _runs)(tensor, rows, columns, sizes)
-            down, across = (-(-rows // sizes[0]), -(-columns // sizes[-1])) if plan.two_dimensional else (0, 0)
-            of_rows = many["row"] * rows * across
-            ranges[tensor] = (total, len(cut), down, across, room, room + of_rows)
-            room += of_rows + many["column"] * columns * down
-            total += len(cut)
-            chunks.append(cut)
-            for extent, length in (("row", rows), ("column", columns)):
-                lists[extent] += [(tensor, begin) for begin in range(0, length, ABREAST) if many[extent]]
-        found.append(_Shape(sizes, wide, first, total - first))
-    arrays = {extent: np.array(places, dtype=np.int64) for extent, places in lists.items() if places}
-    return np.concatenate(chunks), found, ranges, arrays, room
-
-
-def _runs(tensor: int, rows: int, columns: int, sizes: tuple[int, ...]) -> np.ndarray[Any, Any]:
-    first = np.arange(0, rows * columns, sizes[0], dtype=np.int64)
-    count = np.minimum(rows * columns - first, sizes[0])
-    return np.stack([np.full_like(first, tensor), first, count, count == sizes[0]], axis=1)
-
-
-def _tiles(tensor: int, rows: int, columns: int, sizes: tuple[int, ...]) -> np.ndarray[Any, Any]:
-    high, wide = sizes
-    grid = np.meshgrid(np.arange(0, rows, high), np.arange(0, columns, wide), indexing="ij")
-    i, j = (axis.reshape(-1).astype(np.int64) for axis in grid)
-    return np.stack([np.full_like(i, tensor), i, j, (i + high <= rows) & (j + wide <= columns)], axis=1)
-
-
-class TritonBatch:
-    """A launch on its way through one step."""
-
-    def __init__(
-        self, launch: TritonLaunch, numbers: Numbers, clock: Any, group: int, *, counts_step: bool = True
-    ) -> None:
-        self.launch = launch
-        self.kernel = launch.kernel
-        self.group = group
-        self.done = -1
-        self.tick = int(counts_step)
-        self.may_overflow = OVERFLOW in numbers
-        if launch.mirrored is not None:  # counted on the host already
-            launch._copy(launch.mirrored, [float(state[STEP]) for state in launch.states], torch.float32)
-        given = {"clock": clock, "loss": numbers.get(LOSS, float("nan"))}
-        values: list[Any] = []
-        for leaf in self.kernel.places.leaves:
-            if leaf.op == "hyper":
-                values.append(numbers[leaf.attrs["name"], leaf.attrs["index"]])
-            elif leaf.op == "state":
-                values.append(launch.states[0][leaf.attrs["key"]])
-            else:
-                values.append(given.get(leaf.attrs.get("name", ""), 0.0))  # reductions come later
-        launch.set_numbers([*values, numbers.get(UNSCALE, 1.0), numbers.get(OVERFLOW, 0.0)])
-
-    def crossings(self) -> list[Expr]:
-        """Return the reductions over several tensors, in the order in which they depend on each other."""
-        return [node for _, node in self.kernel.crossings.values()]
-
-    def reduce(self, label: str) -> Tensor:
-        """Return this batch's share of a reduction."""
-        stage, node = self.kernel.crossings[label]
-        self._until(stage)
-        values = self._column(node)
-        return values.amax() if node.op == "largest" else values.sum()
-
-    def _column(self, node: Expr) -> Tensor:
-        scalars = self.kernel.places.scalars
-        return self.launch.S.view(len(self.launch.parameters), -1)[:, scalars[id(node)]]
-
-    def resolve(self, label: str, value: Any) -> None:
-        """Take the whole reduction's value."""
-        number = self.launch.N[self.kernel.places.numbers[id(self.kernel.crossings[label][1])]]
-        number.copy_(torch.as_tensor(value, dtype=torch.float64))
-
-    def finish(self) -> SharedWrites:
-        """Run what is left; return what is shared with other batches, to be written last."""
-        plan, places, numbers = self.kernel.plan, self.kernel.places, self.launch.N
-        self._until(len(plan.stages) - 1)
-        self._section(len(plan.stages))
-        shared: SharedWrites = []
-        for key, value in plan.writes.items():
-            if plan.states[key].scope != "tensor":
-                found: Any = value
-                if isinstance(value, Expr):
-                    number = places.numbers.get(id(value))
-                    found = self._column(value)[0] if number is None else numbers[number]
-                target = self.launch.states[0][key]
-                if self.may_overflow:
-                    found = torch.where(numbers[places.overflow] == 0, found, target)
-                shared.append((target, found))
-        return shared
-
-    def _until(self, stage: int) -> None:
-        while self.done < stage:
-            self.done += 1
-            self._section(self.done)
-            self.launch.run_stage(self.done)
-
-    def _section(self, index: int) -> None:
-        # the first one counts the step
-        tick = self.tick if index == 0 else 0
-        if self.kernel.busy[index] or tick:
-            self.launch.run_section(index, tick)

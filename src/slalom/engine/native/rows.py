@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from slalom.algebra import REDUCTIONS
-from slalom.engine.build import CompileError, load
-from slalom.engine.native import Kernel, Launch
+from slalom.engine.native.build import CompileError, load
+from slalom.engine.native.launch import Kernel, Launch
 from slalom.engine.program import Program
+from slalom.engine.storage import STEP
 
 # Rows lie anywhere in memory: threads wait for it side by side, which pays sooner than arithmetic does.
 _SERIAL: Final = 16384
@@ -176,10 +177,10 @@ class RowsLaunch(Launch):
         assert library is not None  # whatever built the kernel built this
         library.lay_rows(
             rows.data_ptr(), count, at.width, len(arrays), at.arrays.index("g"), base.ctypes.data, pitch.ctypes.data,
-            columns, len(lengths), length.ctypes.data, self._steps.ctypes.data, float(state["step"]),
+            columns, len(lengths), length.ctypes.data, self._steps.ctypes.data, float(state[STEP]),
             1 if _by_rows(kernel) else columns, self.table.ctypes.data, self.chunks.ctypes.data,
         )  # fmt: skip
-        state["step"] += 1.0
+        state[STEP] += 1.0
         self.scalars = scratch.take("scalars", (count, max(1, len(at.scalars))), np.float64)
         self.vectors = scratch.take("vectors", (max(1, count * sum(lengths)),), np.float64)
         self.partials = scratch.take("partials", (max(1, count * max((*at.partials, 1))),), np.float64)

@@ -13,14 +13,15 @@ import torch
 from torch import Tensor
 
 from slalom.engine.batch import Numbers
-from slalom.engine.build import load
-from slalom.engine.emit import CHUNK, MOST_CHUNKS, emit
+from slalom.engine.fused import Held
+from slalom.engine.native.batch import NativeBatch
+from slalom.engine.native.build import load
+from slalom.engine.native.emit import CHUNK, MOST_CHUNKS, emit
+from slalom.engine.native.scan import finite_in_table, units
+from slalom.engine.native.wiring import Wiring, wire
 from slalom.engine.plan import Plan, host_function
 from slalom.engine.program import Program
-from slalom.engine.scan import finite_in_table, units
-from slalom.engine.staged import Held, Members, StagedBatch, Wiring, wire
-from slalom.engine.storage import matrix_shape
-from slalom.engine.threads import threads
+from slalom.engine.storage import STEP, matrix_shape
 
 DTYPES: Final = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
@@ -91,7 +92,6 @@ class Launch(Held):
         self.parallel = sum(parameter.numel() for parameter in parameters) > _SERIAL
         at = kernel.wiring.layout
         n = len(self.parameters)
-        self.step_counts = [state["step"] for state in self.states]
         self.shapes = [matrix_shape(p, kernel.wiring.plan.view) for p in self.parameters]
         table = np.zeros((n, at.width), dtype=np.int64)
         for row, (parameter, state) in enumerate(zip(self.parameters, self.states, strict=True)):
@@ -103,7 +103,7 @@ class Launch(Held):
             rows, columns = self.shapes[row]
             base = len(at.arrays)
             table[row, base : base + 3] = (rows, columns, rows * columns)
-            table[row, -1] = state["step"].data_ptr()
+            table[row, -1] = state[STEP].data_ptr()
         lengths = [
             [rows if node.dims == ("m", "1") else columns for _, node in at.vectors.values()]
             for rows, columns in self.shapes
@@ -170,45 +170,3 @@ def _chunks(shapes: Sequence[tuple[int, int]], plan: Plan) -> tuple[np.ndarray[A
             found.append((tensor, first, min(length, total - first), offset))
             offset += column_sums * columns
     return np.array(found, dtype=np.int64).reshape(-1, 4), offset
-
-
-class NativeBatch(StagedBatch):
-    """A launch on its way through one step."""
-
-    def __init__(self, launch: Launch, numbers: Numbers, clock: float, group: int, *, counts_step: bool = True) -> None:
-        super().__init__(launch.kernel.wiring, launch.shapes, launch.states, group)
-        self.launch = launch
-        self.threads = threads() if launch.parallel else 1
-        equal = bool(launch.kernel.tick(launch._T, len(launch.parameters), launch._counts, int(counts_step)))
-        counts = launch.counts[:1] if equal and not self.wiring.needs_sizes else launch.counts
-        self.begin(counts.tolist(), equal, numbers, clock)
-        self.stride = 0 if self.members == [None] else launch.host.shape[1]
-
-    def shared_value(self, state: Tensor) -> float:
-        """Return a shared state as a number."""
-        return float(state)
-
-    def host(self, index: int, registers: list[Any]) -> None:
-        """Compute host values in Python."""
-        self.launch.kernel.host[index](registers)
-
-    def fill(self, members: Members | None, values: list[Any]) -> None:
-        """Write a row, or the one row that serves all."""
-        self.launch.host[0 if members is None else members] = values
-
-    def section(self, index: int) -> None:
-        """Call the section's function."""
-        t = self.launch
-        t.kernel.sections[index](t._T, t._H, self.stride, t._S, t._V, len(t.parameters), self.threads)
-
-    def stage(self, index: int) -> None:
-        """Call the stage's function."""
-        t = self.launch
-        t.kernel.stages[index](
-            t._T, t._H, self.stride, t._S, t._V, t._C, len(t.chunks), t._P, t._Q, self.threads
-        )  # fmt: skip
-
-    def column(self, place: int, op: str) -> float:
-        """Combine a column in the order of tensors."""
-        values = self.launch.scalars[:, place]
-        return float(values.max() if op == "largest" else values.sum())

@@ -7,7 +7,7 @@ from typing import Final
 
 from slalom.algebra import SCALAR, Expr
 from slalom.engine.plan import Operand
-from slalom.engine.triton_places import COLUMN, ROW, Speller, function, start, unless_overflow
+from slalom.engine.triton.places import COLUMN, ROW, Speller, function, start, unless_overflow
 
 _KIND: Final = "float64"
 _Body = Callable[[list[str]], list[str]]

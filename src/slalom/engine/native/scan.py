@@ -11,9 +11,9 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from slalom.engine.build import CompileError, compiler, load
-from slalom.engine.prelude import PREAMBLE
-from slalom.engine.threads import threads
+from slalom.engine.native.build import CompileError, compiler, load
+from slalom.engine.native.prelude import PREAMBLE
+from slalom.engine.native.threads import threads
 
 # A number is not finite if all bits of its exponent are set: its width in bytes, the exponent's mask, how many numbers.
 _FORMATS: Final[dict[torch.dtype, tuple[int, int, int]]] = {

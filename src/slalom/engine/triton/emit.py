@@ -12,9 +12,9 @@ from typing import Final
 from slalom.algebra import ELEMENT, SCALAR, Expr
 from slalom.engine.plan import Operand, Plan, Stage, array_name
 from slalom.engine.program import walk
-from slalom.engine.triton_places import COLUMN, ROW, TEMPLATE, Speller, function, start, unless_overflow
-from slalom.engine.triton_prelude import PRELUDE
-from slalom.engine.triton_sections import section
+from slalom.engine.triton.places import COLUMN, ROW, TEMPLATE, Speller, function, start, unless_overflow
+from slalom.engine.triton.prelude import PRELUDE
+from slalom.engine.triton.sections import section
 
 # A tensor's row of R: its first chunk, how many, tiles down and across, where its sums of rows and columns begin in Q.
 RANGES: Final = 6
