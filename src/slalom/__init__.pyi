@@ -1944,6 +1944,7 @@ class ScheduleFreeAdamW(Named):
         eps: float = 1e-08,
         weight_decay: float = 0.0,
         decoupling: float = 0.0,
+        decay_at_z: bool = False,
         *,
         maximize: bool = False,
         executor: Executor = 'auto',

@@ -77,12 +77,16 @@ class Decoupled(Regularize):
 
     Args:
         weight_decay: lambda, in units of the learning rate.
+        base: decay the point that an average adds steps to and not the one where gradients are taken, under
+            Schedule-Free z and not y; the same where there is none.
     """
 
     weight_decay: NonNegative = 1e-2
+    base: bool = False
 
     def apply(self, x: Signals, s: Memory) -> Signals:
-        return x.replace(pull=x.pull + self.weight_decay * x.w)
+        w = x.w + x.ahead() if self.base else x.w
+        return x.replace(pull=x.pull + self.weight_decay * w)
 
 
 class FixedDecay(Regularize):

@@ -231,7 +231,7 @@ def scion(
 ) -> ByRole:
     def steepest(norm: Any, length: float) -> Recipe:
         return Recipe(
-            momentum=Ema(momentum, debias=False),
+            momentum=Ema(momentum, debias=False) if momentum else None,
             geometry=Steepest(norm, radius=length),
             regularize=Decoupled(1.0) if constrained else None,
             step=lr,
