@@ -61,8 +61,18 @@ def normuon_evens_out_rows() -> None:
 
 
 def adamuon_steps_have_one_length() -> None:
+    adamuon_of_signs_sees_signs_alone()
     for count in (1, 5):
         assert abs(step_of("adamuon", randoms(count, 6, 9)).square().mean().sqrt() - 0.2) < 1e-6
+
+
+def adamuon_of_signs_sees_signs_alone() -> None:
+    (gradient,) = randoms(1, 6, 9)
+    uneven = gradient * torch.logspace(-3, 3, 9, dtype=torch.float64)
+    ends = [step_of("adamuon", [g], signs=True, nesterov=False) for g in (gradient, uneven)]
+    assert torch.equal(*ends)
+    plain = [step_of("adamuon", [g]) for g in (gradient, uneven)]
+    assert (plain[0] - plain[1]).norm() > 0.1 * plain[0].norm()
 
 
 def dion_tends_to_the_polar_factor() -> None:

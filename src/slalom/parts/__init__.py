@@ -104,6 +104,7 @@ from slalom.parts.regularize import (
     NormLoss,
     ProximalDecay,
     ProximalL2,
+    Shrinkage,
     SquaredDecay,
     StableDecay,
 )
@@ -284,6 +285,7 @@ __all__ = [
     "ScaledAsInSubspace",
     "ScheduleFree",
     "SecondMoment",
+    "Shrinkage",
     "Sign",
     "SignRate",
     "Signals",

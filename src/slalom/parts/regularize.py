@@ -126,6 +126,24 @@ class SquaredDecay(Regularize):
         return x.replace(pull=x.pull + self.weight_decay * x.rate * x.w)
 
 
+class Shrinkage(Regularize):
+    """The L2 pull as a gradient that neither momentum nor the scale sees: TensorFlow's ``l2_shrinkage``.
+
+        pull <- pull + lambda w / D                                  nothing where D is 0
+
+    Divided by the metric as classic `L2` is, but the metric does not grow by it. In the lazy form it joins the
+    gradients that z sums up, as there; lambda is twice TensorFlow's.
+
+    Args:
+        strength: lambda.
+    """
+
+    strength: NonNegative = 1e-4
+
+    def apply(self, x: Signals, s: Memory) -> Signals:
+        return x.replace(pull=x.pull + where(x.metric > 0, self.strength / x.metric, 0.0) * x.w)
+
+
 class StableDecay(Regularize):
     """Decay in proportion to the usual effective rate of the whole model (Xie et al. 2020, AdamS, arXiv:2011.11152).
 

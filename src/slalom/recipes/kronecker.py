@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
+from slalom.errors import unknown
 from slalom.parts import (
+    Accumulated,
     ByEigenvalues,
     CoupledNewton,
     Delayed,
@@ -19,6 +21,7 @@ from slalom.parts import (
     KLEigenbasis,
     Kronecker,
     NewtonSchulz,
+    Scale,
     SecondMoment,
     Spectral,
     VarianceReduced,
@@ -31,6 +34,7 @@ from slalom.recipes.registry import recipe
 
 Roots = Literal["eigh", "newton"]
 Factors = Literal["same", "float64"]
+Grafting = Literal["adam", "rmsprop", "adagrad", "sgd"]
 
 
 def _roots(name: Roots) -> InverseRoot:
@@ -64,11 +68,18 @@ def shampoo(
     )
 
 
-def _grafted(kronecker: Kronecker, beta: float, eps: float, *, block: int = 0) -> Graft:
-    """A Kronecker direction with the length of Adam's step, which goes alone before the first roots."""
-    return Graft(
-        Recipe(geometry=kronecker), Recipe(scale=SecondMoment(beta, eps)), block, kronecker.start, kronecker.vectors
-    )
+def _grafted(kronecker: Kronecker, beta: float, eps: float, *, block: int = 0, graft: Grafting = "adam") -> Graft:
+    """A Kronecker direction with the length of another method's step, which goes alone before the first roots."""
+    scales: dict[str, Scale | None] = {
+        "adam": SecondMoment(beta, eps),
+        "rmsprop": SecondMoment(beta, eps, debias=False),
+        "adagrad": Accumulated(eps=eps),
+        "sgd": None,
+    }
+    if graft not in scales:
+        raise unknown("grafting", graft, scales, owner="DistributedShampoo")
+    length = Recipe(scale=scales[graft])
+    return Graft(Recipe(geometry=kronecker), length, block, kronecker.start, kronecker.vectors)
 
 
 @recipe(
@@ -77,7 +88,7 @@ def _grafted(kronecker: Kronecker, beta: float, eps: float, *, block: int = 0) -
     title="Shampoo in blocks with Adam's step lengths, winner of AlgoPerf 2024",
     family="matrix",
     year=2023,
-    source="Shi et al. 2023, arXiv:2309.06497 (the entry to AlgoPerf v0.5: algoperf-shampoo)",
+    source="Shi et al. 2023, arXiv:2309.06497 (the entry to AlgoPerf v0.5: algoperf-shampoo; graft: whose lengths)",
     use="matrices where steps are dear: sides of more than `block` cost no more than in proportion",
     avoid="memory is short: two square factors and two roots per block beside Adam's states",
     lrs=(3e-4, 1e-3, 3e-3),
@@ -94,6 +105,7 @@ def distributed_shampoo(
     adam_eps: float = 1e-8,
     roots: Roots = "eigh",
     factors: Factors = "same",
+    graft: Grafting = "adam",
 ) -> Recipe:
     kronecker = Kronecker(
         betas[1],
@@ -107,7 +119,7 @@ def distributed_shampoo(
     )
     return Recipe(
         momentum=Ema(betas[0], nesterov=nesterov),
-        geometry=_grafted(kronecker, betas[1], adam_eps, block=block),
+        geometry=_grafted(kronecker, betas[1], adam_eps, block=block, graft=graft),
         regularize=decoupled(weight_decay),
         step=lr,
     )
