@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import pytest
 import torch
@@ -85,6 +86,31 @@ def test_svrg_converges_linearly_where_sgd_stays_in_its_ball(settings: dict[str,
     assert plain.excess() > 1e-4
 
 
+@pytest.mark.parametrize("which", ["last", "average", "random"])
+def test_the_next_snapshot_is_the_last_point_their_average_or_one_of_them(
+    which: Literal["last", "average", "random"],
+) -> None:
+    problem = Logistic()
+    method = svrg(problem, period=5, snapshot=which)  # type: ignore[arg-type]
+    seen: list[Tensor] = []
+    method.optimizer.register_step_post_hook(lambda *_: seen.append(problem.w.detach().clone()))
+    for _ in range(4):
+        seen.clear()
+        before = method.snapshot[0]
+        for _ in range(5):
+            method.step()
+        now = method.snapshot[0]
+        assert not torch.equal(now, before)
+        assert torch.equal(problem.w.detach(), now)
+        if which == "average":
+            torch.testing.assert_close(now, torch.stack(seen).mean(0))
+        else:
+            assert any(torch.equal(now, point) for point in seen[-1 if which == "last" else 0 :])
+    for _ in range(3000):
+        method.step()
+    assert problem.excess() < 1e-10
+
+
 def test_svrg_wraps_any_optimizer_and_counts_its_gradients() -> None:
     problem = Logistic()
     method = SVRG(slalom.Adam([problem.w], lr=0.05), problem.loss, problem.examples, batch=4, period=10)
@@ -152,22 +178,26 @@ def test_katyusha_with_a_prox_finds_the_minimum_of_the_whole() -> None:
     torch.testing.assert_close(problem.w.detach(), whole.best, rtol=1e-6, atol=1e-8)
 
 
-def test_katyushas_sequence_on_one_example_is_the_papers() -> None:
+@pytest.mark.parametrize("anchor", [0.5, 0.2])
+@pytest.mark.parametrize("option", ["I", "II"])
+def test_katyushas_sequence_on_one_example_is_the_papers(option: Literal["I", "II"], anchor: float) -> None:
     """With one example the reduced gradient is the gradient, and an epoch is two steps that can be written out."""
     slope, sigma, smooth = torch.tensor([2.0, 0.5], dtype=torch.float64), 0.1, 2.0
     w = torch.tensor([1.0, -2.0], dtype=torch.float64, requires_grad=True)
     method = Katyusha(
-        [w], lambda rows: 0.5 * (slope * w * w).sum(), 1, smoothness=smooth, convexity=sigma, prox=l1(0.1)
-    )
+        [w], lambda rows: 0.5 * (slope * w * w).sum(), 1, smoothness=smooth, convexity=sigma, prox=l1(0.1),
+        option=option, anchor=anchor,
+    )  # fmt: skip
     tau = (2 * sigma / (3 * smooth)) ** 0.5
     alpha = 1 / (3 * tau * smooth)
     s = y = z = w.detach().clone()
     for _ in range(3):
         found = []
         for _ in range(2):
-            x = tau * z + 0.5 * s + (0.5 - tau) * y
-            z = l1(0.1)(z - alpha * slope * x, alpha)
-            y = l1(0.1)(x - slope * x / (3 * smooth), 1 / (3 * smooth))
+            x = tau * z + anchor * s + (1 - anchor - tau) * y
+            before, z = z, l1(0.1)(z - alpha * slope * x, alpha)
+            own = l1(0.1)(x - slope * x / (3 * smooth), 1 / (3 * smooth))
+            y = own if option == "I" else x + tau * (z - before)
             found.append(y)
         s = (found[0] + (1 + alpha * sigma) * found[1]) / (2 + alpha * sigma)
         method.epoch()

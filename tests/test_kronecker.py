@@ -269,6 +269,53 @@ def test_factors_of_the_divergence_see_what_the_other_side_has_whitened() -> Non
                for key, value in new.items()}  # fmt: skip
 
 
+@pytest.mark.parametrize("executor", ["eager", "native"])
+@pytest.mark.parametrize("name", ["soap", "soap in blocks", "kl-shampoo", "kl-soap"])
+def test_where_a_basis_fails_the_old_one_stays_and_is_counted(name: str, executor: str) -> None:
+    params = lists([(6, 6), (6, 6)], torch.float32)
+    name, _, block = name.partition(" in ")
+    settings: dict[str, Any] = {"block": 3} if block else {}
+    optimizer = quietly(lambda: slalom.create(name, params, frequency=2, executor=executor, **settings))
+    part = "kl_eigenbasis." if name.startswith("kl") else "eigenbasis."
+    drive(optimizer, 4)
+    assert failed_roots(optimizer) == {}
+    before = optimizer.state[params[0]][part + "Q_L"].clone()
+    kept = optimizer.state[params[0]][part + "L"].clone()
+    optimizer.state[params[0]][part + "L"].flatten()[0] = torch.inf  # what an overflow leaves
+    with pytest.warns(RuntimeWarning, match="an eigenbasis of a preconditioner's factor is not finite: the one before"):
+        drive(optimizer, 2, seed=2)
+    after = optimizer.state[params[0]][part + "Q_L"]
+    (count,) = failed_roots(optimizer).values()
+    assert count == 1
+    if block:
+        assert torch.equal(before[0], after[0])
+        assert not torch.equal(before[1:], after[1:])
+    else:
+        assert torch.equal(before, after)
+    assert all(torch.isfinite(p).all() for p in params)
+    optimizer.state[params[0]][part + "L"].copy_(kept)
+    drive(optimizer, 2, seed=3)  # and goes on from there
+    assert not torch.equal(before, optimizer.state[params[0]][part + "Q_L"])
+    assert sum(failed_roots(optimizer).values()) == 1
+    assert all(torch.isfinite(p).all() for p in params)
+
+
+@pytest.mark.parametrize("executor", ["eager", "native"])
+def test_a_first_basis_that_fails_leaves_coordinates_as_they_are(executor: str) -> None:
+    """The squares of the first gradient overflow, and its factors are set right again: SOAP is Adam meanwhile."""
+    w = torch.nn.Parameter(torch.zeros(4, 4))
+    optimizer = slalom.SOAP([w], lr=0.1, frequency=10, weight_decay=0.0, executor=executor)
+    w.grad = torch.full((4, 4), 1e25)
+    with pytest.warns(RuntimeWarning, match="an eigenbasis"):
+        optimizer.step()
+    state = optimizer.state[w]
+    assert torch.equal(state["eigenbasis.Q_L"], torch.eye(4))
+    assert sum(failed_roots(optimizer).values()) == 2
+    w.grad = torch.randn(4, 4)
+    optimizer.step()
+    torch.testing.assert_close(w.detach(), -0.1 * w.grad.sign(), rtol=1e-5, atol=1e-5)
+
+
 def test_before_the_first_root_a_failure_leaves_the_gradients_direction() -> None:
     w = torch.nn.Parameter(torch.zeros(3, 3))
     w.grad = torch.full((3, 3), 1e25)  # its square overflows

@@ -104,6 +104,24 @@ def test_lazy_equals_greedy_under_schedules_and_decoupled_decay(scale: Scale) ->
             assert (greedy - lazy).abs().max() < 1e-10
 
 
+def test_the_greedy_l1_is_ftrl_whose_past_penalties_are_the_subgradients_that_were_used() -> None:
+    """McMahan 2011, arXiv:1009.3240: only the newest penalty is kept whole. Written out beside the greedy form."""
+    curvature, rate, strength = torch.linspace(0.2, 2, 6, dtype=torch.float64), 0.1, 0.3
+    w = torch.nn.Parameter(torch.linspace(-1, 1, 6, dtype=torch.float64))
+    optimizer = Recipe(regularize=L1(strength), step=rate).build([w])
+    theirs, z, phi, zeros = w.detach().clone(), -w.detach() / rate, torch.zeros(6, dtype=torch.float64), 0
+    for t in range(200):
+        w.grad = curvature * w.detach() - torch.sin(torch.arange(6, dtype=torch.float64) + 0.05 * t)
+        z = z + curvature * theirs - torch.sin(torch.arange(6, dtype=torch.float64) + 0.05 * t)
+        u = z + phi
+        theirs = -rate * torch.sign(u) * (u.abs() - strength).clamp(min=0)
+        phi = phi - (u + theirs / rate)
+        optimizer.step()
+        assert (w - theirs).abs().max() < 1e-13
+        zeros += int((w == 0).sum())
+    assert 20 < zeros < 1180
+
+
 def test_a_clamped_sigma_is_never_negative() -> None:
     w = torch.nn.Parameter(torch.ones(5, dtype=torch.float64))
     free = torch.nn.Parameter(torch.ones(5, dtype=torch.float64))

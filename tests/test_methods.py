@@ -5,10 +5,13 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+import pytorch_optimizer
 import torch
+from torch import Tensor
 
 import slalom
 from cases import CASES, Golden, Oracle, gradient, start
@@ -74,6 +77,50 @@ def test_muon_equals_torch_on_matrices() -> None:
         go(b)
     # Both iterate in bfloat16, whose rounding moves single entries of a step by up to 5 %.
     assert (ours - theirs).norm() / (theirs - 0).norm() < 0.01
+
+
+def _muons(build: Callable[..., torch.optim.Optimizer], **settings: Any) -> Callable[[Tensor], torch.optim.Optimizer]:
+    """One of pytorch_optimizer's, for a matrix."""
+    return lambda p: build([{"params": [p], "use_muon": True, "lr": 0.02, **settings}])
+
+
+# What each is without weight decay, at a rate of 0.02, for matrices that are wider than tall.
+OF_MUONS_FAMILY: dict[str, tuple[str, dict[str, Any], Callable[[Tensor], torch.optim.Optimizer]]] = {
+    "Muon, original": (
+        "muon",
+        {"scaling": "original"},
+        lambda p: torch.optim.Muon([p], lr=0.02, weight_decay=0.0, adjust_lr_fn="original"),
+    ),
+    "Muon without look-ahead": (
+        "muon",
+        {"nesterov": False},
+        lambda p: torch.optim.Muon([p], lr=0.02, weight_decay=0.0, nesterov=False, adjust_lr_fn="match_rms_adamw"),
+    ),
+    "MuonClip": ("muonclip", {}, _muons(pytorch_optimizer.MuonClip)),
+    "NorMuon, paper": ("normuon", {}, _muons(pytorch_optimizer.NorMuon, update_scale="match_rms")),
+    "NorMuon, code": ("normuon", {"scaling": "original"}, _muons(pytorch_optimizer.NorMuon)),
+    "AdaMuon, pytorch_optimizer's": (
+        "adamuon",
+        {"nesterov": False, "momentum": 0.9, "beta2": 0.95},
+        _muons(pytorch_optimizer.AdaMuon),
+    ),
+}
+
+
+@pytest.mark.parametrize("label", OF_MUONS_FAMILY)
+def test_muons_family_equals_independent_implementations(label: str) -> None:
+    name, settings, other = OF_MUONS_FAMILY[label]
+    ours = torch.nn.Parameter(torch.zeros(16, 24))
+    theirs = torch.nn.Parameter(torch.zeros(16, 24))
+    a = slalom.create(name, [{"params": [ours], "role": "matrix"}], lr=0.02, weight_decay=0.0, **settings)
+    b = other(theirs)
+    for _ in range(12):
+        ours.grad = torch.randn(16, 24)
+        theirs.grad = ours.grad.clone()
+        go(a)
+        b.step()
+    # Newton-Schulz in bfloat16: single entries differ by its rounding, lengths and angles do not
+    assert (ours - theirs).norm() < 0.03 * theirs.norm()
 
 
 # --- what all must keep ------------------------------------------------------------------------------

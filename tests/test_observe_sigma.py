@@ -61,6 +61,41 @@ def test_signs_agree_with_the_inequality_in_the_gradient(name: str, drift: float
     assert (seen == 0.0) == safe
 
 
+BETAS = (0.0, BETA)
+# What the sheet of inequalities says of scales that keep a maximum: their root's square under the maximum, before and
+# after, from the states before and after; r2 as above.
+RATCHETS: dict[str, tuple[str, dict[str, Any], str, Callable[[torch.Tensor, float], torch.Tensor]]] = {
+    "AMS-0": ("amsgrad", {"variant": "paper", "betas": BETAS}, "second_moment.v_max", lambda m, t: m),
+    "AMS-pre": ("amsgrad", {"variant": "pre", "betas": BETAS}, "second_moment.v_max", lambda m, t: m),
+    "AMS-nomem": ("amsgrad", {"variant": "memoryless", "betas": BETAS}, "second_moment.v", lambda m, t: m),
+    "AMS-post": ("amsgrad", {"betas": BETAS}, "second_moment.v_max", lambda m, t: m / (1 - BETA**t)),
+    "Online RMSprop": ("online-rmsprop", {}, "online_moment.v", lambda v, t: t * v),
+}
+
+
+@pytest.mark.parametrize("drift", [1.0, 1.03, 0.99], ids=["constant", "rising", "falling"])
+@pytest.mark.parametrize("label", RATCHETS)
+def test_scales_with_a_maximum_break_as_their_maximum_says(label: str, drift: float) -> None:
+    """AMSGrad is safe at a rate that does not rise, but for torch's variant, whose correction shrinks at first."""
+    name, settings, key, root = RATCHETS[label]
+    w = torch.nn.Parameter(torch.zeros(50, dtype=torch.float64))
+    optimizer = build(name, [w], lr=0.01, eps=0.0, **settings)
+    watch = sigma(optimizer)
+    generator = torch.Generator().manual_seed(0)
+    broken, before = 0.0, torch.zeros(50, dtype=torch.float64)
+    for t in range(1, 60):
+        optimizer.param_groups[0]["lr"] = 0.01 * drift**t
+        w.grad = torch.randn(50, generator=generator, dtype=torch.float64)
+        optimizer.step()
+        after = root(optimizer.state[w][key].clone(), float(t))
+        still = (after - drift**2 * before).abs() <= 1e-14 * after  # equal but for rounding
+        expected = ((after < drift**2 * before) & ~still).double().mean().item() if t > 1 else 0.0
+        assert watch.history[-1].fraction == pytest.approx(expected, abs=1e-9), t
+        broken += expected
+        before = after
+    assert (broken > 0) == (drift > 1 or label == "AMS-post")
+
+
 def test_two_thirds_of_adams_coordinates_are_broken_under_stationary_noise() -> None:
     w = torch.nn.Parameter(torch.zeros(20_000))
     watch = sigma(build("adam", [w], betas=(0.9, 0.999)))

@@ -175,6 +175,13 @@ CASES: dict[str, Case] = {
                 1e-11,
             ),
             Oracle(
+                lambda params: schedulefree.AdamWScheduleFreeReference(
+                    params, lr=1e-2, weight_decay=0.3, decay_at_z=True
+                ),
+                {"lr": 1e-2, "weight_decay": 0.3, "decay_at_z": True},
+                1e-11,
+            ),
+            Oracle(
                 lambda params: ScheduleFreeAdamW(params, decoupling_c=50),
                 {"decoupling": 50.0},
                 1e-11,

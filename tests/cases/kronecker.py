@@ -64,11 +64,28 @@ def shampoo_begins_with_the_polar_factor() -> None:
 
 
 def grafting_takes_adams_length() -> None:
+    other_methods_lengths_can_be_grafted()
     gradients = randoms(3, 5, 7)
     ours = step_of("distributed-shampoo", gradients, frequency=1)
     adam = step_of("adamw", gradients, betas=(0.9, 0.995))
     torch.testing.assert_close(ours.norm(), adam.norm(), rtol=1e-9, atol=0)
     assert (ours - adam).norm() > 0.1 * adam.norm()
+
+
+def other_methods_lengths_can_be_grafted() -> None:
+    gradients = randoms(3, 5, 7)
+    settings = {"betas": (0.0, 0.995), "adam_eps": 0.0, "frequency": 1}
+    lengths = {
+        "sgd": step_of("sgd", gradients),
+        "rmsprop": step_of("rmsprop", gradients, alpha=0.995, eps=0.0),
+        "adagrad": step_of("adagrad", gradients, eps=0.0),
+    }
+    directions = set()
+    for graft, expected in lengths.items():
+        ours = step_of("distributed-shampoo", gradients, graft=graft, **settings)
+        torch.testing.assert_close(ours.norm(), expected.norm(), rtol=1e-9, atol=0)
+        directions.add(tuple((ours / ours.norm()).flatten().round(decimals=6).tolist()))
+    assert len(directions) == 1
 
 
 def caspr_adds_where_shampoo_multiplies() -> None:

@@ -14,6 +14,7 @@ from cases.tools import Case, Golden, Oracle, close, from_pytorch_optimizer, mov
 
 def ftrl_equals_the_production_formula() -> None:
     """McMahan et al. 2013, algorithm 1, in numpy; weights start at 0 there. Half of the gradients are 0."""
+    ftrl_as_in_keras_counts_from_an_accumulator_and_shrinks()
     chance = np.random.default_rng(0)
     alpha, beta, l1, l2 = 0.1, 1.0, 1.5, 0.7
     w = torch.nn.Parameter(torch.zeros(40, dtype=torch.float64))
@@ -34,6 +35,25 @@ def ftrl_equals_the_production_formula() -> None:
         assert np.abs(ours - theirs).max() < 1e-13
         zeros += int((theirs[5:] == 0).sum())
     assert 100 < zeros < 3400, "a test without zeros, or with nothing else, says little"
+
+
+def ftrl_as_in_keras_counts_from_an_accumulator_and_shrinks() -> None:
+    """Keras's Ftrl in numpy: initial accumulator, 2 l2, and 2 shrinkage w in the linear term alone."""
+    chance = np.random.default_rng(1)
+    alpha, initial, l1, l2, shrinkage = 0.1, 0.1, 0.4, 0.3, 0.2
+    w = torch.nn.Parameter(torch.zeros(20, dtype=torch.float64))
+    optimizer = slalom.FTRLProximal([w], lr=alpha, beta=0.0, l1=l1, l2=2 * l2, initial=initial, shrinkage=2 * shrinkage)
+    linear, n, theirs = np.zeros(20), np.full(20, initial), np.zeros(20)
+    for _ in range(60):
+        g = chance.normal(size=20) + theirs - 0.5
+        grown = n + g * g
+        linear += g + 2 * shrinkage * theirs - (np.sqrt(grown) - np.sqrt(n)) / alpha * theirs
+        n = grown
+        theirs = np.where(np.abs(linear) <= l1, 0.0, (np.sign(linear) * l1 - linear) / (np.sqrt(n) / alpha + 2 * l2))
+        w.grad = torch.from_numpy(g.copy())
+        optimizer.step()
+        assert np.abs(w.detach().numpy() - theirs).max() < 1e-12
+    assert (theirs == 0).sum() < 20
 
 
 def group_ftrl_drops_whole_rows() -> None:

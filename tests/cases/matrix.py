@@ -61,8 +61,18 @@ def normuon_evens_out_rows() -> None:
 
 
 def adamuon_steps_have_one_length() -> None:
+    adamuon_of_signs_sees_signs_alone()
     for count in (1, 5):
         assert abs(step_of("adamuon", randoms(count, 6, 9)).square().mean().sqrt() - 0.2) < 1e-6
+
+
+def adamuon_of_signs_sees_signs_alone() -> None:
+    (gradient,) = randoms(1, 6, 9)
+    uneven = gradient * torch.logspace(-3, 3, 9, dtype=torch.float64)
+    ends = [step_of("adamuon", [g], signs=True, nesterov=False) for g in (gradient, uneven)]
+    assert torch.equal(*ends)
+    plain = [step_of("adamuon", [g]) for g in (gradient, uneven)]
+    assert (plain[0] - plain[1]).norm() > 0.1 * plain[0].norm()
 
 
 def dion_tends_to_the_polar_factor() -> None:
@@ -77,6 +87,7 @@ def dion_tends_to_the_polar_factor() -> None:
 
 
 def scion_stays_in_its_ball() -> None:
+    scion_needs_no_state_where_the_gradient_remembers()
     gradients = randoms(1, 6, 8) * 60
     far = step_of("scion", gradients[:1], radius=2.0)
     gain = torch.linalg.matrix_norm(far, 2) * (8 / 6) ** 0.5
@@ -91,6 +102,32 @@ def scion_stays_in_its_ball() -> None:
             optimizer.step()
         ends.append(torch.linalg.matrix_norm(w.detach(), 2).item() * (8 / 6) ** 0.5)
     assert ends[0] < 1.2 * 2 < ends[1]
+
+
+def scion_needs_no_state_where_the_gradient_remembers() -> None:
+    """ScionLight: a gradient that is shrunk and added to, not zeroed, has the direction of the average."""
+    ends = []
+    for light in (True, False):
+        generator = torch.Generator().manual_seed(0)
+        shapes = {"matrix": (6, 8), "embedding": (9, 4), "head": (5, 6), "vector": (7,)}
+        groups = [
+            {"params": [torch.nn.Parameter(torch.zeros(shape, dtype=torch.float64))], "role": role}
+            for role, shape in shapes.items()
+        ]
+        parameters = [group["params"][0] for group in groups]  # type: ignore[index]
+        optimizer = slalom.Scion(groups, lr=0.1, momentum=0.0 if light else 0.9)
+        for p in parameters:
+            p.grad = torch.zeros_like(p)
+        for _ in range(8):
+            for p in parameters:
+                g = torch.randn(p.shape, generator=generator, dtype=torch.float64)
+                p.grad = 0.9 * p.grad + g if light else g
+            optimizer.step()
+        assert all(set(state) <= {"step"} for state in optimizer.state.values()) == light
+        ends.append([p.detach().clone() for p in parameters])
+    for a, b in zip(*ends, strict=True):
+        # the iteration is in bfloat16; the others are exact
+        assert (a - b).norm() < (0.03 if a.shape == (6, 8) else 1e-9) * b.norm()
 
 
 def swan_remembers_nothing() -> None:

@@ -82,7 +82,7 @@ def eigenvectors(x: Tensor) -> Tensor:
     places = untouched.to(torch.uint8).argsort(dim=-1, stable=True)  # the untouched last
     units = torch.nn.functional.one_hot(places, x.shape[-1]).mT.to(x.dtype)
     last = untouched.gather(-1, places).unsqueeze(-2)
-    return torch.where(last | untouched.unsqueeze(-1), units * last, vectors.flip(-1))
+    return _checked(torch.where(last | untouched.unsqueeze(-1), units * last, vectors.flip(-1)), "an eigenbasis")
 
 
 def _apart(x: Tensor, untouched: Tensor) -> Tensor:
@@ -110,11 +110,12 @@ def refreshed_eigenvectors(x: Tensor, basis: Tensor) -> Tensor:
     """
     untouched = x.diagonal(dim1=-2, dim2=-1) == 0
     if not bool(untouched.any()):
-        return _power_step(x, basis)
+        return _checked(_power_step(x, basis), "an eigenbasis")
     untouched = untouched & ((basis != 0).sum(dim=-1) == 1)
     improved = _power_step(_apart(x, untouched), basis)
     own = (basis * untouched.unsqueeze(-1)).any(dim=-2, keepdim=True)
-    return torch.where(own | untouched.unsqueeze(-1), basis, improved)  # exactly, not to rounding
+    # exactly, not to rounding
+    return _checked(torch.where(own | untouched.unsqueeze(-1), basis, improved), "an eigenbasis")
 
 
 def _power_step(x: Tensor, basis: Tensor) -> Tensor:
@@ -145,9 +146,7 @@ def inverse_root(x: Tensor, eps: float, *, root: int, relative: bool, method: st
     if relative:
         ridge = (ridge * y.diagonal(dim1=-2, dim2=-1).mean(dim=-1)).clamp(min=1e-16)[..., None, None]
     result = _by_eigenvalues(y, ridge, root) if method == "eigh" else coupled_newton(y, ridge, root, steps)
-    if not bool(torch.isfinite(result).all()):
-        _warn_of_failure(root)
-    return result.to(x.dtype)
+    return _checked(result, f"the inverse root (-1/{root})").to(x.dtype)
 
 
 def _by_eigenvalues(x: Tensor, ridge: Tensor, root: int) -> Tensor:
@@ -187,10 +186,14 @@ def coupled_newton(x: Tensor, ridge: Tensor, root: int, steps: int, tolerance: f
     return torch.where((least < _NEAR)[..., None, None], best, math.nan)
 
 
-def _warn_of_failure(root: int) -> None:
-    warnings.warn(
-        f"the inverse root (-1/{root}) of a preconditioner's factor is not finite: the one before stays in use. "
-        "slalom.observe.failed_roots(optimizer) counts such failures; lower the learning rate, or give a larger eps.",
-        RuntimeWarning,
-        stacklevel=2,
-    )
+def _checked(result: Tensor, what: str) -> Tensor:
+    """Return what was computed of factors, with a warning if it is not finite."""
+    if not bool(torch.isfinite(result).all()):
+        warnings.warn(
+            f"{what} of a preconditioner's factor is not finite: the one before stays in use. "
+            "slalom.observe.failed_roots(optimizer) counts such failures; lower the learning rate, or give a larger "
+            "eps.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return result

@@ -16,7 +16,7 @@ from typing import Final, Literal, TypeAlias, cast, get_args
 from slalom.algebra import ELEMENT, MATRIX, REDUCTIONS, SCALAR, THIN, Expr, Extent, State, Value
 from slalom.algebra.expr import block_of, build
 from slalom.engine.plan import Operand, UnplannableError, array_name, on_host
-from slalom.engine.program import Program
+from slalom.engine.program import Program, walk
 
 Kind: TypeAlias = Literal["fused", "matrix"]
 
@@ -127,10 +127,26 @@ class _Cut:
 
     def phases(self) -> Phases:
         while True:
+            self._bring_together()
             try:
                 return self._attempt()
             except _LaterError:
                 continue
+
+    def _bring_together(self) -> None:
+        """Write a number that comes with a matrix, such as a count of failures, in the phase that writes the matrix.
+
+        Between phases all that is handed over is computed, be it in a branch that is rarely taken.
+        """
+        products = {
+            key: {id(node) for node in walk([value]) if node.op in MATRIX}
+            for key, value in self.targets.items()
+            if not self._is_fused(key)
+        }
+        for key, mine in products.items():
+            if self.program.states[key].dims == SCALAR:
+                others = [self.when[k] for k, theirs in products.items() if theirs & mine]
+                self.when[key] = max([self.when[key], *others])
 
     def _attempt(self) -> Phases:
         self.scratch: dict[str, State] = {}

@@ -58,7 +58,11 @@ class Eigenbasis(Geometry):
     such, its momentum, is turned with the basis at each refresh: a momentum before the basis would give the same, and
     cost two more products in every step. The authors sort the basis before each refresh and permute with it what lives
     inside; here the refreshed basis is sorted back, which is the same without touching anyone's state. The first step
-    only looks, so recipes delay the rest by one step (`Delayed`, `Hold`). Vectors are not rotated.
+    is in the coordinates as they are; SOAP's only looks, so it delays the rest by one step (`Delayed`, `Hold`).
+    Vectors are not rotated.
+
+    A basis that is not finite is not used: the one before stays (the identity at first), ``failed`` counts it, and a
+    warning says so (see `slalom.observe.failed_roots`).
 
     Args:
         inner: the recipe that runs in the basis; SOAP has Adam there.
@@ -69,7 +73,6 @@ class Eigenbasis(Geometry):
         factors: the precision in which L and R are gathered, kept and decomposed: ``"same"`` as all arithmetic,
             ``"float64"`` for parameters of any. Products with gradients are formed in the former.
         refresh: by one ``"power"`` iteration from the basis before, or ``"exact"``, as SPlus does every 100 steps.
-        plain: let the first step move in plain coordinates instead of only looking.
     """
 
     lesson = (
@@ -84,11 +87,11 @@ class Eigenbasis(Geometry):
     block: int = 0
     factors: Factors = "same"
     refresh: Literal["power", "exact"] = "power"
-    plain: bool = False
     L = State(per="left")
     R = State(per="right")
-    Q_L = State(per="left")
-    Q_R = State(per="right")
+    Q_L = State(per="left", init="identity")
+    Q_R = State(per="right", init="identity")
+    failed = State(per="tensor")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -97,13 +100,7 @@ class Eigenbasis(Geometry):
 
     def slots(self) -> Mapping[str, State]:
         """Return the factors and their eigenvectors, for each block."""
-        found = _declared(super().slots(), self.block, self.factors)
-        if not self.plain:
-            return found
-        return {
-            name: dataclasses.replace(slot, init="identity") if name.startswith("Q") else slot
-            for name, slot in found.items()
-        }
+        return _declared(super().slots(), self.block, self.factors)
 
     def apply(self, x: Signals, s: Memory) -> Signals:
         if x.ndim < 2:
@@ -115,14 +112,15 @@ class Eigenbasis(Geometry):
         u = self._turned(q, left, right.mT)
         self._gather(x, inside.grad, s)
         due = (x.t - 1) % self.frequency <= 0
-        new_left = s.Q_L = let("Q_L⁺", self._refreshed(s.L, left, x.t, due))
-        new_right = s.Q_R = let("Q_R⁺", self._refreshed(s.R, right, x.t, due))
+        new_left, lost_left = self._refreshed("L", s.L, left, x.t, due)
+        new_right, lost_right = self._refreshed("R", s.R, right, x.t, due)
+        s.Q_L, s.Q_R = new_left, new_right
+        s.failed = where(due, s.failed + lost_left + lost_right, s.failed)
 
         def followed(m: Value) -> Value:
             return self._turned(self._turned(m, left, right.mT), new_left.mT, new_right)
 
-        turns = due if self.plain else due & (x.t > 1)
-        notes.change(lambda m: where(turns, followed(m), m))
+        notes.change(lambda m: where(due, followed(m), m))
         return x.divided().replace(direction=u)
 
     def _turned(self, a: Value, left: Value, right: Value) -> Value:
@@ -141,15 +139,16 @@ class Eigenbasis(Geometry):
     def _precise(self, x: Value) -> Value:
         return in_double(x) if self.factors == "float64" else x
 
-    def _refreshed(self, factor: Value, basis: Value, t: Value, due: Value) -> Value:
-        first = eigenvectors(factor)
-        if self.refresh == "exact":
-            first = as_precise_as(first, basis) if self.factors == "float64" else first
-            return where(due, first, basis)
-        next_one = refreshed_eigenvectors(factor, self._precise(basis))
-        if self.factors == "float64":
-            first, next_one = as_precise_as(first, basis), as_precise_as(next_one, basis)
-        return where(t <= 1, first, where(due, next_one, basis))
+    def _refreshed(self, side: str, factor: Value, basis: Value, t: Value, due: Value) -> tuple[Value, Value]:
+        """Return the basis after this step, and how many could not be had."""
+        new = eigenvectors(factor)
+        if self.refresh == "power":
+            new = where(t <= 1, new, refreshed_eigenvectors(factor, self._precise(basis)))
+        new = let(f"E_{side}", as_precise_as(new, basis) if self.factors == "float64" else new)
+        sound = total(abs(new), "block") < math.inf
+        lost = where(sound, 0.0, 1.0)
+        after = let(f"Q_{side}⁺", where(due, where(sound, new, basis), basis))
+        return after, total(lost) if self.block else lost
 
 
 class KLEigenbasis(Eigenbasis, name="kl_eigenbasis"):

@@ -77,12 +77,16 @@ class Decoupled(Regularize):
 
     Args:
         weight_decay: lambda, in units of the learning rate.
+        base: decay the point that an average adds steps to and not the one where gradients are taken, under
+            Schedule-Free z and not y; the same where there is none.
     """
 
     weight_decay: NonNegative = 1e-2
+    base: bool = False
 
     def apply(self, x: Signals, s: Memory) -> Signals:
-        return x.replace(pull=x.pull + self.weight_decay * x.w)
+        w = x.w + x.ahead() if self.base else x.w
+        return x.replace(pull=x.pull + self.weight_decay * w)
 
 
 class TowardsStart(Regularize):
@@ -140,6 +144,24 @@ class SquaredDecay(Regularize):
 
     def apply(self, x: Signals, s: Memory) -> Signals:
         return x.replace(pull=x.pull + self.weight_decay * x.rate * x.w)
+
+
+class Shrinkage(Regularize):
+    """The L2 pull as a gradient that neither momentum nor the scale sees: TensorFlow's ``l2_shrinkage``.
+
+        pull <- pull + lambda w / D                                  nothing where D is 0
+
+    Divided by the metric as classic `L2` is, but the metric does not grow by it. In the lazy form it joins the
+    gradients that z sums up, as there; lambda is twice TensorFlow's.
+
+    Args:
+        strength: lambda.
+    """
+
+    strength: NonNegative = 1e-4
+
+    def apply(self, x: Signals, s: Memory) -> Signals:
+        return x.replace(pull=x.pull + where(x.metric > 0, self.strength / x.metric, 0.0) * x.w)
 
 
 class StableDecay(Regularize):

@@ -9,6 +9,7 @@ from slalom.parts import (
     LAWA,
     SWA,
     ClipEach,
+    Decoupled,
     DiscountedSquares,
     Ema,
     HeavyBall,
@@ -61,10 +62,11 @@ def schedule_free_adamw(
     eps: float = 1e-8,
     weight_decay: float = 0.0,
     decoupling: float = 0.0,
+    decay_at_z: bool = False,
 ) -> Recipe:
     return Recipe(
         scale=SecondMoment(betas[1], eps),
-        regularize=decoupled(weight_decay),
+        regularize=Decoupled(weight_decay, base=decay_at_z) if weight_decay else None,
         average=ScheduleFree(betas[0], decoupling=decoupling),
         step=lr,
     )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
+from slalom.errors import unknown
 from slalom.parts import (
+    Accumulated,
     ByEigenvalues,
     CoupledNewton,
     Delayed,
@@ -19,6 +21,7 @@ from slalom.parts import (
     KLEigenbasis,
     Kronecker,
     NewtonSchulz,
+    Scale,
     SecondMoment,
     ShapeRate,
     Sign,
@@ -34,6 +37,7 @@ from slalom.recipes.registry import recipe
 
 Roots = Literal["eigh", "newton"]
 Factors = Literal["same", "float64"]
+Grafting = Literal["adam", "rmsprop", "adagrad", "sgd"]
 
 
 def _roots(name: Roots) -> InverseRoot:
@@ -67,11 +71,18 @@ def shampoo(
     )
 
 
-def _grafted(kronecker: Kronecker, beta: float, eps: float, *, block: int = 0) -> Graft:
-    """A Kronecker direction with the length of Adam's step, which goes alone before the first roots."""
-    return Graft(
-        Recipe(geometry=kronecker), Recipe(scale=SecondMoment(beta, eps)), block, kronecker.start, kronecker.vectors
-    )
+def _grafted(kronecker: Kronecker, beta: float, eps: float, *, block: int = 0, graft: Grafting = "adam") -> Graft:
+    """A Kronecker direction with the length of another method's step, which goes alone before the first roots."""
+    scales: dict[str, Scale | None] = {
+        "adam": SecondMoment(beta, eps),
+        "rmsprop": SecondMoment(beta, eps, debias=False),
+        "adagrad": Accumulated(eps=eps),
+        "sgd": None,
+    }
+    if graft not in scales:
+        raise unknown("grafting", graft, scales, owner="DistributedShampoo")
+    length = Recipe(scale=scales[graft])
+    return Graft(Recipe(geometry=kronecker), length, block, kronecker.start, kronecker.vectors)
 
 
 @recipe(
@@ -80,7 +91,7 @@ def _grafted(kronecker: Kronecker, beta: float, eps: float, *, block: int = 0) -
     title="Shampoo in blocks with Adam's step lengths, winner of AlgoPerf 2024",
     family="matrix",
     year=2023,
-    source="Shi et al. 2023, arXiv:2309.06497 (the entry to AlgoPerf v0.5: algoperf-shampoo)",
+    source="Shi et al. 2023, arXiv:2309.06497 (the entry to AlgoPerf v0.5: algoperf-shampoo; graft: whose lengths)",
     use="matrices where steps are dear: sides of more than `block` cost no more than in proportion",
     avoid="memory is short: two square factors and two roots per block beside Adam's states",
     lrs=(3e-4, 1e-3, 3e-3),
@@ -97,6 +108,7 @@ def distributed_shampoo(
     adam_eps: float = 1e-8,
     roots: Roots = "eigh",
     factors: Factors = "same",
+    graft: Grafting = "adam",
 ) -> Recipe:
     kronecker = Kronecker(
         betas[1],
@@ -110,7 +122,7 @@ def distributed_shampoo(
     )
     return Recipe(
         momentum=Ema(betas[0], nesterov=nesterov),
-        geometry=_grafted(kronecker, betas[1], adam_eps, block=block),
+        geometry=_grafted(kronecker, betas[1], adam_eps, block=block, graft=graft),
         regularize=decoupled(weight_decay),
         step=lr,
     )
@@ -199,7 +211,7 @@ def splus(
     signs = Recipe(geometry=Sign())
     return Recipe(
         momentum=Ema(betas[0], debias=False),
-        geometry=Eigenbasis(signs, betas[1], frequency, block, factors, refresh="exact", plain=True),
+        geometry=Eigenbasis(signs, betas[1], frequency, block, factors, refresh="exact"),
         regularize=decoupled(weight_decay),
         guard=ShapeRate(vectors),
         average=WeightEma(ema),

@@ -17,6 +17,7 @@ from slalom.parts import (
     Ratchet,
     RowAccumulated,
     SecondMoment,
+    Shrinkage,
     StronglyConvex,
     StronglyConvexMoment,
     Unrooted,
@@ -34,17 +35,28 @@ from slalom.recipes.registry import recipe
     family="lazy",
     year=2013,
     source='McMahan et al. 2013, "Ad Click Prediction: a View from the Trenches", KDD',
-    use="click models and other sparse features: exact zeros at little cost in loss; sparse gradients, exactly",
+    use="click models and other sparse features: exact zeros at little cost in loss; sparse gradients, exactly. As in "
+    "Keras: beta=0.0, initial=0.1, l2 and shrinkage twice theirs",
     avoid="deep networks without sparse features: it is AdaGrad there, with one buffer more",
     lrs=(3e-2, 1e-1, 3e-1),
 )
 def ftrl_proximal(
-    lr: float = 0.1, beta: float = 1.0, l1: float = 0.0, l2: float = 0.0, growth: Growth = "fixed"
+    lr: float = 0.1,
+    beta: float = 1.0,
+    l1: float = 0.0,
+    l2: float = 0.0,
+    growth: Growth = "fixed",
+    initial: float = 0.0,
+    shrinkage: float = 0.0,
 ) -> Recipe:
-    penalties = [L1(l1, growth)] if l1 else []
+    penalties = (
+        *([L1(l1, growth)] if l1 else []),
+        *([ProximalL2(l2, growth)] if l2 else []),
+        *([Shrinkage(shrinkage)] if shrinkage else []),
+    )
     return Recipe(
-        scale=Accumulated(eps=beta),
-        regularize=(*penalties, *([ProximalL2(l2, growth)] if l2 else [])) or None,
+        scale=Accumulated(initial, beta),
+        regularize=penalties or None,
         form=FTRL(),
         step=lr,
     )

@@ -19,6 +19,7 @@ from slalom.parts import (
     RowMoment,
     SameNorm,
     SecondMoment,
+    Sign,
     Spectral,
     StandardizeRows,
     Steepest,
@@ -152,7 +153,8 @@ def normuon(
     title="Adam's second moment on Muon's step",
     family="matrix",
     year=2025,
-    source="Si, Zhang & Shen 2025, arXiv:2507.11005 (the first version's algorithm, as in its repository)",
+    source="Si, Zhang & Shen 2025, arXiv:2507.11005 (as in the authors' repository; the paper's later version: "
+    "signs=True, nesterov=False, beta2 as momentum)",
     use="what Muon is for, where entries of the orthogonal step differ in noise",
     avoid="memory is short: 8 bytes per parameter, as AdamW",
     lrs=MATRIX_RATES,
@@ -165,13 +167,16 @@ def adamuon(
     eps: float = 1e-8,
     weight_decay: float = 0.01,
     steps: int = 5,
+    nesterov: bool = True,
+    signs: bool = False,
     adam_lr: float = 1e-3,
     adam_betas: Betas = (0.9, 0.95),
     adam_eps: float = 1e-8,
 ) -> ByRole:
+    polar = Spectral("none", NewtonSchulz(steps))
     hidden = Recipe(
-        momentum=Ema(momentum, debias=False, nesterov=True),
-        geometry=Spectral("none", NewtonSchulz(steps)),
+        momentum=Ema(momentum, debias=False, nesterov=nesterov),
+        geometry=(Sign(), polar) if signs else polar,
         scale=SecondMoment(beta2, eps),
         guard=FixedRms(0.2),
         regularize=decoupled(weight_decay),
@@ -231,7 +236,7 @@ def scion(
 ) -> ByRole:
     def steepest(norm: Any, length: float) -> Recipe:
         return Recipe(
-            momentum=Ema(momentum, debias=False),
+            momentum=Ema(momentum, debias=False) if momentum else None,
             geometry=Steepest(norm, radius=length),
             regularize=Decoupled(1.0) if constrained else None,
             step=lr,
