@@ -1784,6 +1784,23 @@ class RMSpropBC(Named):
         blocks: Mapping[str, Blocks] | None = None,
     ) -> None: ...
 
+class RMSpropTF(Named):
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 0.01,
+        alpha: float = 0.9,
+        eps: float = 1e-10,
+        weight_decay: float = 0.0,
+        momentum: float = 0.0,
+        *,
+        maximize: bool = False,
+        executor: Executor = 'auto',
+        on_nonfinite: OnNonfinite = 'ignore',
+        sparse: Rows = 'exact',
+        blocks: Mapping[str, Blocks] | None = None,
+    ) -> None: ...
+
 class RowwiseAdagrad(Named):
     def __init__(
         self,

@@ -37,6 +37,24 @@ def rmsprop_first_step_is_ten_rates() -> None:
     assert close(moves("rmsprop", [0.3], lr=0.01, alpha=0.99)[0], 0.1)
 
 
+def as_in_tensorflow_v_begins_at_1_and_momentum_holds_steps() -> None:
+    gradients, rates = [0.3, -1.0, 2.0, 0.1, 0.1], [0.1, 0.1, 0.01, 0.01, 0.1]
+    w = torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))
+    optimizer = slalom.create("rmsprop-tf", [w], momentum=0.9, eps=1e-3)
+    v, b, theirs = 1.0, 0.0, 0.0
+    for g, lr in zip(gradients, rates, strict=True):
+        v += 0.1 * (g * g - v)
+        b = 0.9 * b + lr * g / math.sqrt(v + 1e-3)
+        theirs -= b
+        optimizer.param_groups[0]["lr"] = lr
+        w.grad = torch.tensor([g], dtype=torch.float64)
+        optimizer.step()
+        assert close(w.item(), theirs, 1e-12)
+    # a first step: the rate times the gradient, where torch's is 1 / sqrt(1 - alpha) rates long
+    assert close(moves("rmsprop-tf", [1e-3], lr=0.1)[0], 0.1 * 1e-3 / math.sqrt(0.9), 1e-6)
+    assert close(moves("rmsprop", [1e-3], lr=0.1, alpha=0.9)[0], 0.1 / math.sqrt(0.1), 1e-4)
+
+
 def bias_correction_makes_the_first_step_one_rate() -> None:
     assert close(moves("rmsprop-bc", [0.3], lr=0.01)[0], 0.01)
     noisy = [0.3, -1.0, 2.0, 0.1]
@@ -195,6 +213,7 @@ CASES: dict[str, Case] = {
         ),
         property=rmsprop_first_step_is_ten_rates,
     ),
+    "rmsprop-tf": Case(property=as_in_tensorflow_v_begins_at_1_and_momentum_holds_steps),
     "rmsprop-bc": Case(
         oracles=(Oracle(from_torch("Adam", betas=(0.0, 0.95), lr=1e-3), {"beta": 0.95, "lr": 1e-3}),),
         property=bias_correction_makes_the_first_step_one_rate,

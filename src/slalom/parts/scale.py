@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
 from slalom.algebra import State, Value, lerp, let, maximum, mean, sqrt, where
 from slalom.parts.base import Scale
 from slalom.parts.epsilon import Clamped, Epsilon, InState, as_epsilon
 from slalom.parts.memory import Memory
-from slalom.parts.ranges import Decay, NonNegative
+from slalom.parts.ranges import Constant, Decay, NonNegative
 from slalom.parts.signals import Signals
 
 
@@ -80,14 +83,29 @@ class SecondMoment(Scale):
         eps: see `slalom.parts.epsilon`.
         debias: divide by ``1 - beta^t``.
         amsgrad: which maximum, if any.
+        initial: v before the first step; TensorFlow's RMSProp begins at 1. Needs ``debias=False``.
     """
 
     beta: Decay = 0.999
     eps: NonNegative | Epsilon = 1e-8
     debias: bool = True
     amsgrad: Maximum = "none"
+    initial: Constant = 0.0
     v = State(torch=("exp_avg_sq", "square_avg"))
     v_max = State(torch=("max_exp_avg_sq",))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.initial < math.inf or (self.initial and self.debias):
+            raise ValueError(
+                f"SecondMoment(initial={self.initial!r}, debias={self.debias}): initial must be 0 or more, and above 0 "
+                "there is no bias towards 0 to correct: take debias=False."
+            )
+
+    def slots(self) -> Mapping[str, State]:
+        """Return the average as it begins."""
+        known = super().slots()
+        return {**known, "v": dataclasses.replace(known["v"], init=float(self.initial))} if self.initial else known
 
     def apply(self, x: Signals, s: Memory) -> Signals:
         eps = as_epsilon(self.eps)

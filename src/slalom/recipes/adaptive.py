@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from slalom.parts import FTRL, L1, L2, Accumulated, CenteredMoment, Decaying, Ema, HeavyBall, SecondMoment
+from slalom.parts import (
+    FTRL,
+    L1,
+    L2,
+    Accumulated,
+    CenteredMoment,
+    Decaying,
+    Ema,
+    HeavyBall,
+    Inside,
+    SecondMoment,
+    WholeSteps,
+)
 from slalom.recipes.common import SCALE_FIRST
 from slalom.recipes.recipe import Recipe
 from slalom.recipes.registry import recipe
@@ -57,6 +69,29 @@ def rmsprop(
         gradient=L2(weight_decay) if weight_decay else None,
         scale=CenteredMoment(alpha, eps) if centered else SecondMoment(alpha, eps, debias=False),
         momentum=HeavyBall(momentum) if momentum else None,
+        step=lr,
+        order=SCALE_FIRST,
+    )
+
+
+@recipe(
+    "rmsprop-tf",
+    class_name="RMSpropTF",
+    title="RMSProp as TensorFlow has it",
+    family="adaptive",
+    year=2015,
+    source="TensorFlow 2015; in torch: timm's RMSpropTF",
+    use="reproducing what was trained with TensorFlow, as EfficientNet was: no large first steps, since v begins at 1",
+    avoid="gradients far below 1: steps are short until v has forgotten where it began",
+    lrs=(3e-4, 1e-3, 3e-3),
+)
+def rmsprop_tf(
+    lr: float = 1e-2, alpha: float = 0.9, eps: float = 1e-10, weight_decay: float = 0.0, momentum: float = 0.0
+) -> Recipe:
+    return Recipe(
+        gradient=L2(weight_decay) if weight_decay else None,
+        scale=SecondMoment(alpha, Inside(eps), debias=False, initial=1.0),
+        momentum=WholeSteps(HeavyBall(momentum)) if momentum else None,
         step=lr,
         order=SCALE_FIRST,
     )
