@@ -135,10 +135,6 @@ def largest_yet(kind: str, debias: bool) -> Formula:
     return formula
 
 
-def ratchet(debias: bool) -> Formula:
-    return largest_yet("memoryless", debias)
-
-
 def previous(w: Tensor, g: Tensor, t: int, s: dict[str, Any]) -> Tensor:
     seen = g * g if t == 1 else s["v"]
     s["v"] = 0.8 * seen + 0.2 * g * g
@@ -258,8 +254,6 @@ AVERAGED = {"momentum": P.Ema(0.8, debias=False)}
         for kind in ("post", "pre", "memoryless", "two-step")
         for debias in (True, False)
     },
-    ratchet=({"scale": P.Ratchet(0.8, 0.1)}, ratchet(debias=True)),
-    ratchet_plain=({"scale": P.Ratchet(0.8, 0.1, debias=False)}, ratchet(debias=False)),
     previous=({"scale": P.PreviousMoment(0.8, E.Clamped(0.5))}, previous),
     belief=({**AVERAGED, "scale": P.Belief(0.9, 0.05)}, belief),
     of_the_trend=({**AVERAGED, "scale": P.TrendMoment(0.9, 0.05)}, of_trend),
@@ -378,7 +372,7 @@ FREE_OF_SCALE = [
     {"scale": P.RowAccumulated(0.1)},
     {"scale": P.ColumnAccumulated(0.1)},
     {"scale": P.OnlineMoment(0.7, 0.1)},
-    {"scale": P.Ratchet(0.8, 0.1)},
+    {"scale": P.SecondMoment(0.8, 0.1, amsgrad="memoryless")},
     {"scale": P.Cover("II", 0.1)},
     {"scale": P.BlockMoment(0.8, 0.1)},
     {"scale": P.FoldedMoment(-0.5, 0.1)},

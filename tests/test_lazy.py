@@ -34,7 +34,6 @@ from slalom.parts import (
     Outside,
     PreviousMoment,
     ProximalL2,
-    Ratchet,
     Rectified,
     RowAccumulated,
     RowMoment,
@@ -52,7 +51,7 @@ SCALES: list[Scale] = [
     Accumulated(), Accumulated(initial=0.1), RowAccumulated(), ColumnAccumulated(), SecondMoment(0.9),
     SecondMoment(0.9, debias=False), SecondMoment(0.9, amsgrad="post"), CenteredMoment(0.9), MaxNorm(0.9),
     Belief(0.9, 1e-8), TrendMoment(0.9), Factored(), Rectified(SecondMoment(0.9)), OnlineMoment(), StronglyConvex(),
-    StronglyConvexMoment(), Unrooted(), Unrooted(0.9), Ratchet(0.9), DiscountedSquares(0.9),
+    StronglyConvexMoment(), Unrooted(), Unrooted(0.9), SecondMoment(0.9, amsgrad="memoryless"), DiscountedSquares(0.9),
     PreviousMoment(0.9, 0.1), RowMoment(0.9),
 ]  # fmt: skip
 

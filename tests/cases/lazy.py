@@ -157,7 +157,7 @@ def lean_amsgrad_creeps_to_the_largest_square() -> None:
     for square in rare.tolist():
         w.grad = torch.tensor([square], dtype=torch.float64)
         optimizer.step()
-    assert close(optimizer.state[w]["ratchet.s"].item(), lean, 1e-9)
+    assert close(optimizer.state[w]["second_moment.v"].item(), lean, 1e-9)
     assert lean > 0.8 > 8 * highest
 
 

@@ -135,7 +135,6 @@ from slalom.parts.scale import (
 from slalom.parts.scale_online import (
     ColumnAccumulated,
     OnlineMoment,
-    Ratchet,
     RowAccumulated,
     StronglyConvex,
     StronglyConvexMoment,
@@ -281,7 +280,6 @@ __all__ = [
     "ProximalL2",
     "PulledBack",
     "Random",
-    "Ratchet",
     "Rectified",
     "RectifiedRate",
     "Regularize",

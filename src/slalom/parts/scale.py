@@ -75,8 +75,9 @@ class SecondMoment(Scale):
         "memoryless"  v <- max(v, beta v + (1 - beta) e^2), no second buffer; creeps up to the largest square ever
         "two-step"    V = max(v, v_prev / (1 - beta^(t - 1))), corrected once more: no lasting maximum at all
 
-    and then D = sqrt(V). A formula is in circulation that corrects the maximum of corrected values again at every
-    step: it grows without bound and is not here.
+    and then D = sqrt(V). "memoryless" is a much stronger brake than AMSGrad, which keeps the largest average: fit for
+    rows that get gradients rarely, dangerous for dense noisy weights. A formula is in circulation that corrects the
+    maximum of corrected values again at every step: it grows without bound and is not here.
 
     Args:
         beta: decay of the average.

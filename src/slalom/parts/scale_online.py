@@ -8,7 +8,7 @@ from slalom.algebra import State, exp, lerp, let, maximum, mean, sqrt, where
 from slalom.parts.base import Scale
 from slalom.parts.epsilon import Epsilon, as_epsilon
 from slalom.parts.memory import Memory
-from slalom.parts.ranges import Decay, NonNegative, Positive, Within
+from slalom.parts.ranges import NonNegative, Positive, Within
 from slalom.parts.signals import Signals
 
 Share: TypeAlias = Annotated[float, Within(0, 1, low_open=True)]
@@ -157,30 +157,3 @@ class Unrooted(Scale, name="kate"):
         s.m = s.m + self.eta * square + square / maximum(floored, 1e-38)
         # Where there was no gradient yet the metric is infinite, which lazy forms cannot hold; any other will do.
         return x.replace(metric=where(s.m > 0, floored / sqrt(s.m), 1.0))
-
-
-class Ratchet(Scale):
-    """AMSGrad without its extra buffer: the running average itself only rises (handbook heuristic, with correction).
-
-        s <- max(beta s + (1 - beta) e^2, s)
-        D = sqrt(s / (1 - beta^t)) + eps
-
-    It never forgets: under noise s creeps up to the largest square, not to AMSGrad's largest average, a much stronger
-    brake. Fit for rows that get gradients rarely, dangerous for dense weights.
-
-    Args:
-        beta: decay of the average.
-        eps: see `slalom.parts.epsilon`.
-        debias: divide by ``1 - beta^t``.
-    """
-
-    beta: Decay = 0.999
-    eps: NonNegative | Epsilon = 1e-8
-    debias: bool = True
-    s = State()
-
-    def apply(self, x: Signals, s: Memory) -> Signals:
-        s.s = maximum(lerp(s.s, x.energy * x.energy, 1 - self.beta), s.s)
-        eps = as_epsilon(self.eps)
-        correction = 1 - self.beta**x.t if self.debias else 1.0
-        return x.replace(metric=eps.root(s.s, x.unit, correction), divide=eps.divide())

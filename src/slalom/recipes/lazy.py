@@ -14,7 +14,6 @@ from slalom.parts import (
     OnlineMoment,
     ProximalDecay,
     ProximalL2,
-    Ratchet,
     RowAccumulated,
     SecondMoment,
     Shrinkage,
@@ -229,4 +228,4 @@ def adamw_proximal(
     lrs=(3e-4, 1e-3, 3e-3),
 )
 def amsgrad_lean(lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8) -> Recipe:
-    return Recipe(momentum=Ema(betas[0]), scale=Ratchet(betas[1], eps), step=lr)
+    return Recipe(momentum=Ema(betas[0]), scale=SecondMoment(betas[1], eps, amsgrad="memoryless"), step=lr)
