@@ -219,3 +219,11 @@ def test_the_page_lists_the_rules_and_the_quantities_as_they_are() -> None:
         assert f"| `{rule.name}` | {rule.weight} | {rule.title} | {limits} | {rule.source} |" in PAGE
     for name, meaning in QUANTITIES.items():
         assert f"| `{name}` | {meaning} |" in PAGE
+
+
+@pytest.mark.parametrize("module", ["observe", "landscape"])
+def test_what_the_documents_name_is_there(module: str) -> None:
+    docs = "".join(page.read_text(encoding="utf-8") for page in Path(__file__).parent.parent.glob("docs/*.md"))
+    named = set(re.findall(rf"slalom\.{module}\.(\w+)", docs))
+    assert named
+    assert [name for name in sorted(named) if not hasattr(getattr(slalom, module), name)] == []

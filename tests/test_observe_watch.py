@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import json
 import math
 import weakref
@@ -21,7 +22,7 @@ from fresh import call
 from sick_runs import adam, classes, error, perceptron, sgd, trained
 from slalom.cli import app
 from slalom.errors import UsageError
-from slalom.observe import read_log, watch
+from slalom.observe import read_log, reading, watch, watching
 from slalom.observe.record import QUANTITIES, Run
 from slalom.observe.report import Report
 
@@ -420,6 +421,81 @@ def test_bad_numbers_are_refused() -> None:
         watch(model, adam(model), every=0)
     with pytest.raises(ValueError, match="done=-1"):
         watch(model, adam(model), done=-1)
+    for share in (0.0, 1.5, math.nan):
+        with pytest.raises(ValueError, match="share="):
+            watch(model, adam(model), share=share)
+
+
+# --- what watching may take -----------------------------------------------------------------------------------------
+
+
+class Clock:
+    """A clock that goes on when something is said to take its time."""
+
+    now = 1000.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def slowed(self, function: Callable[..., Any], seconds: float) -> Callable[..., Any]:
+        def slow(*args: Any, **kwargs: Any) -> Any:
+            self.now += seconds
+            return function(*args, **kwargs)
+
+        return slow
+
+
+def on_the_clock(monkeypatch: pytest.MonkeyPatch, steps: int, **options: Any) -> tuple[Run, float]:
+    """Train with steps of half a second, norms of 0.05 s and samples of 3 s; return the run and what it took in all."""
+    clock = Clock()
+    monkeypatch.setattr(watching, "time", clock)
+    monkeypatch.setattr(watching, "whole_norm", clock.slowed(reading.whole_norm, 0.05))
+    monkeypatch.setattr(watching, "fetched", clock.slowed(reading.fetched, 3.0))
+    model = nn.Linear(2, 1)
+    optimizer = sgd(model)
+    with watch(model, optimizer, **options) as seen:
+        for _ in range(steps):
+            clock.now += 0.5
+            optimizer.zero_grad()
+            loss = (model(torch.randn(4, 2)) - torch.randn(4, 1)).square().mean()
+            loss.backward()
+            optimizer.step()
+            seen.loss(loss)
+    return seen.run(), clock.now - 1000.0
+
+
+def test_by_default_watching_takes_its_share_of_the_time_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    run, seconds = on_the_clock(monkeypatch, 3000)
+    spent = seconds - 1500 - 3  # which closing takes
+    assert 0.8 * 0.02 * seconds < spent < 1 + 0.02 * seconds + 0.1
+    norms = sum(len(sample.norms) for sample in run.samples)
+    assert norms * 0.05 == pytest.approx(spent / 2, rel=0.35)  # neither takes all
+    assert run.steps[0] == 2
+    gaps = [b - a for a, b in itertools.pairwise(run.steps[:-1])]  # the last one is the rest
+    # The first is taken on trust; the second waits until both are paid: 6 seconds out of 0.5 + 0.01 t.
+    assert gaps == pytest.approx([5.5 / 0.01 / 0.5, *[3 / 0.01 / 0.5] * 3], rel=0.05)
+    assert all(math.isfinite(sample.loss) for sample in run.samples)
+    more, seconds = on_the_clock(monkeypatch, 3000, share=0.1)
+    assert 0.8 * 0.1 * seconds < seconds - 1503 < 1 + 0.1 * seconds + 0.1
+    assert len(more.samples) > 3 * len(run.samples)
+
+
+def test_what_is_cheap_is_measured_at_every_50_steps_and_what_is_asked_for_always(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run, _ = on_the_clock(monkeypatch, 300, share=1.0)
+    assert run.steps == [2, 50, 100, 150, 200, 250, 300]
+    exact, seconds = on_the_clock(monkeypatch, 300, every=20)
+    assert exact.steps == [2, *range(20, 301, 20)]
+    assert sum(len(sample.norms) for sample in exact.samples) == 300
+    assert seconds == pytest.approx(150 + 300 * 0.05 + 16 * 3)
+
+
+def test_a_sample_that_was_put_off_is_of_two_successive_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    run, _ = on_the_clock(monkeypatch, 1200)
+    assert run.steps[1] % 50
+    assert bool(run["agree"][:2].isfinite().all())  # the gradient of the step before was there
+    assert bool(run["past"][:2].isfinite().all())
 
 
 # --- the command ----------------------------------------------------------------------------------------------------

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from xml.etree import ElementTree
 
-from slalom.pictures import COLOURS, LETTERS, Curve, Picture, dots, legend, painted, svg
+import pytest
+
+from slalom.pictures import COLOURS, LETTERS, Axis, Curve, Picture, dots, legend, painted, svg
 
 X = list(range(50))
 TWO = Picture((Curve(X, X, "up"), Curve(X, X[::-1], "down"), Curve(X, [20] * 50, faint=True)), "steps", "height")
@@ -39,3 +42,18 @@ def test_svg_gives_each_its_colour_and_a_legend_that_wraps() -> None:
     assert all(text.count(f'class="line c{k}"') == 2 for k in range(9))  # the curve and its key
     assert all(light in text and dark in text for light, dark in COLOURS)
     assert ".c0{" not in svg(ONE, "one")
+
+
+def test_a_curve_that_hides_another_is_dashed() -> None:
+    one, other = Curve(range(20), [1.0] * 20, "one"), Curve(range(20), [2.0] * 20, "other")
+    apart = svg(Picture((one, other), "x", "y"), "apart")
+    hidden = svg(Picture((one, replace(one, label="same"), other), "x", "y"), "hidden")
+    assert 'c1 over"' not in apart
+    assert 'c1 over"' in hidden
+    assert hidden.count(' over"') == 1
+
+
+def test_a_short_logarithmic_axis_has_round_ticks() -> None:
+    assert Axis(0.19, 5.2, log=True).ticks(6) == pytest.approx([0.2, 0.5, 1, 2, 5])
+    assert Axis(0.001, 10, log=True).ticks(9) == pytest.approx([0.001, 0.01, 0.1, 1, 10])
+    assert Axis(2.1, 2.9, log=True).ticks(6) == pytest.approx([2.2, 2.4, 2.6, 2.8])

@@ -116,6 +116,10 @@ class Axis:
             powers = range(math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9) + 1)
             if len(powers) >= 2:
                 return [10.0**power for power in powers if (power - powers[0]) % math.ceil(len(powers) / most) == 0]
+            lowest = math.floor(math.log10(self.low))
+            steps = [10.0**power * factor for power in (lowest, lowest + 1) for factor in (1, 2, 5)]
+            if len(found := [step for step in steps if self.low * (1 - 1e-9) <= step <= self.high * (1 + 1e-9)]) >= 3:
+                return found
         step = next(s for s in _round_steps((self.high - self.low) / most) if (self.high - self.low) / s <= most)
         first = math.ceil(self.low / step - 1e-9)
         return [step * k for k in range(first, math.floor(self.high / step + 1e-9) + 1)]
@@ -246,6 +250,8 @@ _STYLE = (
     "@media(prefers-color-scheme:dark){svg{background:#0d1117;color:#e6edf3}}"
     "text{fill:currentColor}.grid{stroke:currentColor;opacity:.15}.mark{stroke:#d1495b;stroke-dasharray:4 3}"
     ".line{fill:none;stroke:#2f6fde;stroke-width:2;stroke-linejoin:round}.faint{stroke-width:1;opacity:.35}"
+    ".over{stroke-dasharray:7 7}.word{paint-order:stroke;stroke:#fff;stroke-width:4px;stroke-linejoin:round}"
+    "@media(prefers-color-scheme:dark){.word{stroke:#0d1117}}"
 )
 
 
@@ -284,6 +290,14 @@ def _thinned(points: list[str]) -> list[str]:
     return [f"{x:g},{y:g}" for x, y in kept]
 
 
+def _covers(one: list[tuple[float, float]], other: list[tuple[float, float]]) -> bool:
+    """Whether a line hides half of another or more: both have the same points there, within a line's width."""
+    if len(one) != len(other):
+        return False
+    near = sum(abs(a - c) + abs(b - d) < 2 for (a, b), (c, d) in zip(one, other, strict=True))
+    return 2 * near > len(one)
+
+
 def svg(picture: Picture, title: str, width: int = 680, height: int = 300) -> str:
     """Draw a picture as a file of its own that follows the reader's light or dark."""
     left, right, bottom = 64, 18, 44
@@ -313,9 +327,15 @@ def svg(picture: Picture, title: str, width: int = 680, height: int = 300) -> st
         y = down(tick)
         parts.append(f'<line class="grid" x1="{left}" x2="{width - right}" y1="{y}" y2="{y}"/>')
         parts.append(f'<text x="{left - 6}" y="{y}" dy=".35em" text-anchor="end">{tick:.4g}</text>')
+    drawn: list[list[tuple[float, float]]] = []
     for curve in sorted(picture.curves, key=lambda one: not one.faint):
-        points = " ".join(_thinned([f"{across(a)},{down(b)}" for a, b in curve.points()]))
+        placed = [f"{across(a)},{down(b)}" for a, b in curve.points()]
+        points = " ".join(_thinned(placed))
         kind = "line faint" if curve.faint else f"line c{places[id(curve)]}" if id(curve) in places else "line"
+        if not curve.faint:
+            spots = [(float(x), float(y)) for x, y in (point.split(",") for point in placed)]
+            kind += " over" if any(_covers(spots, other) for other in drawn) else ""  # the one below shows in the gaps
+            drawn.append(spots)
         parts.append(f'<polyline class="{kind}" points="{points}"/>')
     for k, (begin, row, label) in enumerate(keys):
         at, level = left + begin, 34 + 18 * row
@@ -324,7 +344,8 @@ def svg(picture: Picture, title: str, width: int = 680, height: int = 300) -> st
     for place, word in picture.marks:
         x = across(place)
         parts.append(f'<line class="mark" x1="{x}" x2="{x}" y1="{ceiling}" y2="{floor}"/>')
-        parts.append(f'<text x="{x}" y="{top + 12}" dx="5">{escape(word)}</text>')
+        side = 'dx="5"' if axis_x.place(place) < 0.7 else 'dx="-5" text-anchor="end"'
+        parts.append(f'<text class="word" x="{x}" y="{top + 12}" {side}>{escape(word)}</text>')
     middle = (width - right + left) // 2
     parts.append(f'<text x="{middle}" y="{height - 8}" text-anchor="middle">{escape(picture.x_label)}</text>')
     parts.append(

@@ -2,6 +2,7 @@
 
 from slalom.observe.broken import SigmaWatch, inverse_rates, sigma
 from slalom.observe.hashes import Diverged, diverged
+from slalom.observe.noise import NoiseScale, noise_scale
 from slalom.observe.record import read_log
 from slalom.observe.roots import failed_roots
 from slalom.observe.watching import Watch, watch
@@ -9,12 +10,14 @@ from slalom.observe.zeros import Sparsity, sparsity
 
 __all__ = [
     "Diverged",
+    "NoiseScale",
     "SigmaWatch",
     "Sparsity",
     "Watch",
     "diverged",
     "failed_roots",
     "inverse_rates",
+    "noise_scale",
     "read_log",
     "sigma",
     "sparsity",

@@ -9,11 +9,13 @@ import warnings
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 
+from slalom.engine.shards import any_sharded
+from slalom.observe.budget import Budget
 from slalom.observe.measures import AFTER, BEFORE, Earlier, after, before, dense, derived, mean_square, part
 from slalom.observe.ranks import summed
 from slalom.observe.reading import (
@@ -31,6 +33,8 @@ from slalom.observe.record import QUANTITIES, Growing, Log, Parameter, Run, Samp
 from slalom.observe.report import Report
 from slalom.roles import unwrap
 
+EVERY: Final = 50  # steps from one sample to the next, unless that takes too long
+
 
 class Watch:
     """Watches a training run; made by `watch`."""
@@ -40,19 +44,24 @@ class Watch:
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         *,
-        every: int,
+        every: int | None,
+        share: float,
         log: str | os.PathLike[str] | None,
         probe: Callable[[], Any] | None,
         done: int,
     ) -> None:
-        if every < 1:
+        if every is not None and every < 1:
             raise ValueError(f"every={every}: a sample is taken every so many steps, 1 or more.")
+        if not 0 < share <= 1:
+            raise ValueError(f"share={share}: of the time that watching may take, above 0 and at most 1.")
         if done < 0:
             raise ValueError(f"done={done}: steps before this run, 0 or more.")
         optimizer = unwrapped(optimizer)
         # Neither is kept alive, nor is anything of them but for the one step before a sample.
         self._model = weakref.ref(unwrap(model))
-        self._every, self._first, self._step = every, done, done
+        self._every, self._first, self._step = EVERY if every is None else every, done, done
+        self._budget = Budget(share) if every is None else None
+        self._measures, self._owed = (done + 1) % self._every == 0, False
         self._probe = probe
         self._grown = Growing(type(optimizer).__name__, settings(optimizer))
         self._parameters: tuple[Parameter, ...] = ()
@@ -107,17 +116,35 @@ class Watch:
 
     # --- around a step ---------------------------------------------------------------------------------------------
 
-    def _due(self, step: int) -> bool:
-        """Whether a step is measured: the second, the first that has one before it, and then every so many."""
-        return step == self._first + 2 or step % self._every == 0
+    def _keeps(self, optimizer: Any, now: float) -> bool:
+        """Whether the next step is measured, so that this one is kept: the second, and then every so many.
+
+        Where that would take more than its share of the time, it is owed, and measured as soon as it may be.
+        """
+        step = self._step + 1
+        self._owed = self._owed or step == self._first + 2 or step % self._every == 0
+        if not self._owed:
+            return False
+        if self._budget is not None:
+            if not self._budget.allows_sample(now):
+                if not any_sharded([parameter for _, parameter in held(optimizer)]):
+                    return False
+                self._budget = None  # ranks add up their parts: all must measure the same steps, however slow one is
+            else:
+                self._budget.begin_sample()
+        self._owed = False
+        return True
 
     def _look_before(self, optimizer: Any, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
         began = time.perf_counter()
         if not self._step > self._first:
             self._began = began
+            if self._budget is not None:
+                self._budget.begin(began)
         self._step += 1
         closure = args[1] if len(args) > 1 else kwargs.get("closure")
-        measures, keeps = self._due(self._step), self._due(self._step + 1)
+        measures, self._measures = self._measures, self._keeps(optimizer, began)
+        keeps = self._measures
         self._around = _Around(measures, keeps) if measures or keeps else None
         self._after_closure = closure is not None
         with torch.no_grad():
@@ -127,7 +154,7 @@ class Watch:
                     self._around.probed.append(evaluated(self._probe))
             if closure is None:
                 self._see_gradients(optimizer)
-        self._spent += time.perf_counter() - began
+        self._spend(began, self._around is not None)
         if closure is None:
             return None
         listening = self._listening(closure)
@@ -150,9 +177,13 @@ class Watch:
     def _see_gradients(self, optimizer: Any) -> None:
         """Measure the gradients as the step finds them."""
         around, scale = self._around, getattr(optimizer, "grad_scale", None)
-        norm = whole_norm(optimizer)
-        if norm is not None:
-            self._norms.append(norm if scale is None else norm / scale.to(norm.device))
+        began = time.perf_counter()
+        if self._budget is None or self._budget.allows_norm(began):
+            norm = whole_norm(optimizer)
+            if norm is not None:
+                self._norms.append(norm if scale is None else norm / scale.to(norm.device))
+            if self._budget is not None:
+                self._budget.take_norm(time.perf_counter() - began)
         if around is None:
             return
         for _, parameter in held(optimizer):
@@ -179,7 +210,14 @@ class Watch:
                     self._sample(optimizer, around, began)
                 self._earlier = {p: Earlier(g, part(p) - around.starts[p]) for p, g in around.gradients.items()}
                 self._around = None
-        self._spent += time.perf_counter() - began
+        self._spend(began, around is not None)
+
+    def _spend(self, began: float, samples: bool) -> None:
+        """Account for the time since a hook began, in which something was done for a sample or nothing."""
+        took = time.perf_counter() - began
+        self._spent += took
+        if self._budget is not None:
+            self._budget.take(took, samples=samples)
 
     # --- a sample --------------------------------------------------------------------------------------------------
 
@@ -289,7 +327,8 @@ def watch(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     *,
-    every: int = 50,
+    every: int | None = None,
+    share: float = 0.02,
     log: str | os.PathLike[str] | None = None,
     probe: Callable[[], Any] | None = None,
     done: int = 0,
@@ -302,16 +341,21 @@ def watch(
                 watch.loss(loss)               not needed where step is given a closure
         print(watch.report())                  what is wrong, what shows it, what to do; or `slalom observe run.jsonl`
 
-    At every step the norm of the gradient is taken, and stays on its device. At a sampled step and the one before it,
-    weights, gradients and updates are compared; until then copies of weights, gradients and updates are held, at most
-    four times the memory of the parameters. The host reads all that was measured once per sample.
+    At every step the norm of the gradient is taken, unless time is short, and stays on its device. At a sampled step
+    and the one before it, weights, gradients and updates are compared; until then copies of weights, gradients and
+    updates are held, at most four times the memory of the parameters. The host reads all that was measured once per
+    sample.
 
     Sharded parameters (DTensor) are measured whole, so every rank must watch; give one of them the log.
 
     Args:
         model: names the parameters and says what they are for. Not kept alive.
         optimizer: any; wrappers such as accelerate's are looked through. Not kept alive.
-        every: a sample is taken at every so many steps, and at the second.
+        every: a sample is taken at every so many steps, and at the second, whatever it takes. By default at every 50,
+            and less often where watching would take more than ``share`` of the time.
+        share: of the time that watching may take by default, once it has taken a second: samples and the norms of
+            single steps have half of it each, and are taken more rarely where that is not enough. With sharded
+            parameters all ranks must measure the same steps, so samples are then taken at every 50 all the same.
         log: a file to which each sample is appended at once; `slalom.observe.read_log` reads it.
         probe: computes the loss on the batch that the step is about, as ``lambda: loss_of(batch)``. It is evaluated
             before and after each sampled step, without gradients; random state and running statistics stay as they are.
@@ -319,9 +363,9 @@ def watch(
 
     Raises:
         UsageError: if the log cannot be written.
-        ValueError: if ``every`` or ``done`` is out of range.
+        ValueError: if ``every``, ``share`` or ``done`` is out of range.
     """
-    return Watch(model, optimizer, every=every, log=log, probe=probe, done=done)
+    return Watch(model, optimizer, every=every, share=share, log=log, probe=probe, done=done)
 
 
 __all__ = ["Watch", "watch"]
