@@ -17,7 +17,6 @@ from slalom.engine import foreach
 from test_native import SHAPES, drive, lists
 from test_recipes import DECAYS, GRADIENTS, GUARDS, MOMENTA, ORDERS, SCALES, STEPS
 
-
 # A long vector is for kernels, which cut it; to lists it is one tensor, and to Shampoo forty factors of a thousand.
 UNCUT = [*SHAPES[:-1], (1500,)]
 
