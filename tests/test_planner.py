@@ -339,8 +339,8 @@ def test_a_phase_declares_the_states_that_it_touches(name: str) -> None:
 
 def test_products_wait_for_the_step_count_only_where_it_decides_them() -> None:
     assert {name for name in PHASED if counts_on_host(program(name))} == {
-        "algoperf-caspr", "algoperf-shampoo", "apollo", "apollo-mini", "caspr", "conda", "distributed-shampoo", "galore",
-        "kl-shampoo", "kl-soap", "ldadam", "soap", "splus",
+        "algoperf-caspr", "algoperf-shampoo", "apollo", "apollo-mini", "caspr", "conda", "distributed-shampoo",
+        "galore", "kl-shampoo", "kl-soap", "ldadam", "soap", "splus",
     }  # fmt: skip
     assert not counts_on_host(program("adamw"))
 
