@@ -12,6 +12,11 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_unconfigure() -> None:
+    """Let Triton's types go before Python ends: it would list all that are still held as leaks."""
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
 def _reproducible() -> None:
     torch.manual_seed(0)
