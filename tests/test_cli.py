@@ -98,4 +98,4 @@ def test_a_value_keeps_its_formula_where_the_letter_would_also_mean_the_old_one(
             return x.replace(direction=new - old)
 
     lines = [line.text for line in sheet(slalom.Recipe(momentum=Both())).lines]
-    assert lines[:2] == ["m ← 0.5 m + 0.5 g", "u = 0.5 m + 0.5 g − m"]
+    assert lines[:2] == ["u = 0.5 m + 0.5 g − m", "m ← 0.5 m + 0.5 g"]

@@ -22,7 +22,7 @@ from slalom.recipes.registry import recipe
     title="layer-wise adaptive moments",
     family="layerwise",
     year=2019,
-    source="You et al. 2019, arXiv:1904.00962; APEX and timm clip by max_grad_norm=1 first",
+    source="You et al. 2019, arXiv:1904.00962",
     use="large batches with many layers of different scale",
     avoid="single layers and tiny batches: the ratio only adds noise",
     lrs=(1e-3, 3e-3, 1e-2),
