@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from slalom.describe import symbolic
+from slalom.describe import describe_method, symbolic
 from slalom.describe.formulas import formula_lines
-from slalom.recipes import ByRole, method
+from slalom.errors import UsageError
+from slalom.named import named_class
+from slalom.recipes import ByRole, list_optimizers, method
 from slalom.recipes.spec import parse_spec
 
 
@@ -69,3 +73,31 @@ def test_words_may_have_hyphens_and_be_none(word: str, given: dict[str, object])
     assert settings == given
     assert entry is method(word.partition(":")[0])
     entry.recipe(**settings)
+
+
+@pytest.mark.parametrize(
+    ("word", "name"),
+    [
+        ("AdaM^3", "adamomentum"),
+        ("swd", "adams"),
+        ("AdamW^2", "adamw2"),
+        ("adam_atan2", "adam-atan2"),
+        ("CautiousAdamW", "c-adamw"),
+        ("mars", "mars-adamw or mars-lion or mars-shampoo"),
+    ],
+)
+def test_other_names_lead_to_the_one_used_here(word: str, name: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(f'no optimizer "{word}": it is called {name} here.')):
+        method(word)
+    assert set(name.split(" or ")) <= set(list_optimizers(word))
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [("adams", "2505.16363"), ("sadam", "2605.29547"), ("apollo", "2009.13586"), ("adanorm", "layer")],
+)
+def test_methods_of_one_name_are_told_apart(name: str, other: str) -> None:
+    entry = method(name)
+    assert other in entry.others
+    assert other in str(named_class(name).__doc__)
+    assert f"  not         {entry.others[:20]}" in describe_method(entry)

@@ -67,7 +67,9 @@ def _class_of(entry: Method) -> type[Named]:
     doc = (
         f"{entry.title[0].upper()}{entry.title[1:]} ({entry.source}).\n\n"
         f"Use it for {entry.use}. Avoid it for {entry.avoid}.\n"
-        f"``print(optimizer)`` or ``slalom explain {entry.name}`` shows the formula."
+        + (f"Also called {', '.join(entry.also)}.\n" if entry.also else "")
+        + (f"Not to be taken for {entry.others}.\n" if entry.others else "")
+        + f"``print(optimizer)`` or ``slalom explain {entry.name}`` shows the formula."
     )
     return type(
         entry.class_name,

@@ -27,7 +27,7 @@ def list_methods(
     order = [*FAMILIES, *sorted({method(name).family for name in names} - set(FAMILIES))]
     entries = sorted(map(method, names), key=lambda entry: (order.index(entry.family), entry.year, entry.name))
     if as_json:
-        fields = ("name", "class_name", "title", "family", "year", "source", "use", "avoid")
+        fields = ("name", "class_name", "title", "family", "year", "source", "use", "avoid", "also", "others")
         rows = [
             {**{field: getattr(entry, field) for field in fields}, "state_bytes": bytes_per_parameter(entry)}
             for entry in entries

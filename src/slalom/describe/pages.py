@@ -27,6 +27,8 @@ def describe_method(
     head = f"{entry.class_name}   {entry.title}"
     rows = [*wrapped("", head, width), *wrapped("  ", entry.source, width), "", body]
     rows += wrapped(f"  {'use':<12}", entry.use, width) + wrapped(f"  {'avoid':<12}", entry.avoid, width)
+    rows += wrapped(f"  {'also':<12}", ", ".join(entry.also), width) if entry.also else []
+    rows += wrapped(f"  {'not':<12}", entry.others, width) if entry.others else []
     values = {**entry.defaults, **(arguments or {})}
     defaults = ", ".join(f"{key}={value!r}" for key, value in values.items())
     rows += ["", *wrapped("  ", f"slalom.{entry.class_name}(params, {defaults})", width)]
@@ -69,7 +71,7 @@ def as_json(recipe: Recipe | ByRole, entry: Method | None = None) -> dict[str, A
     """Return the same facts as data."""
     facts: dict[str, Any] = {}
     if entry is not None:
-        names = ("name", "class_name", "title", "family", "year", "source", "use", "avoid", "lrs")
+        names = ("name", "class_name", "title", "family", "year", "source", "use", "avoid", "lrs", "also", "others")
         facts = {name: getattr(entry, name) for name in names} | {"defaults": entry.defaults}
     moved = {"schedule": dict(recipe.schedule)} if recipe.schedule else {}
     return facts | {"recipes": [asdict(one) for one in sheets(recipe)]} | moved

@@ -265,6 +265,7 @@ def laprop(lr: float = 4e-4, betas: Betas = (0.9, 0.999), eps: float = 1e-15, we
     use="vision transformers and large batches",
     avoid="memory is short: 16 bytes per parameter",
     lrs=(3e-4, 1e-3, 3e-3),
+    others="betas as the paper counts them: its (0.02, 0.08, 0.01) are the complements of these decays",
 )
 def adan(
     lr: float = 1e-3,

@@ -36,6 +36,7 @@ from slalom.recipes.registry import recipe
     use="convolutional networks whose training has no end known in advance; evaluate inside opt.averaged()",
     avoid="code that reads the weights between steps: those are not the averaged ones",
     lrs=(1e-1, 3e-1, 1.0),
+    also=("SGDScheduleFree",),
 )
 def schedule_free_sgd(lr: float = 1.0, beta: float = 0.9, weight_decay: float = 0.0) -> Recipe:
     return Recipe(
@@ -55,6 +56,7 @@ def schedule_free_sgd(lr: float = 1.0, beta: float = 0.9, weight_decay: float = 
     use="training whose end is not known in advance; evaluate inside opt.averaged()",
     avoid="code that reads the weights between steps: those are not the averaged ones",
     lrs=(1e-3, 3e-3, 1e-2),
+    also=("AdamWScheduleFree", "SFAdamW"),
 )
 def schedule_free_adamw(
     lr: float = 2.5e-3,
@@ -82,6 +84,7 @@ def schedule_free_adamw(
     use="schedule-free training where not even the warm-up's length is known; evaluate inside opt.averaged()",
     avoid="runs of a few steps: the first ones, four with betas[1] = 0.999, move nothing",
     lrs=(1e-3, 3e-3, 1e-2),
+    also=("RAdamScheduleFree",),
 )
 def schedule_free_radam(
     lr: float = 2.5e-3,
@@ -187,6 +190,7 @@ def lawa(
     use="diffusion models, and most things at a rate that is not decayed: evaluate inside opt.averaged()",
     avoid="runs shorter than a few times 1 / (1 - ema) steps with a schedule that decays anyway",
     lrs=(3e-4, 1e-3, 3e-3),
+    also=("ModelEma", "Polyak averaging"),
 )
 def adamw_ema(
     lr: float = 1e-3,

@@ -31,6 +31,8 @@ from slalom.recipes.registry import recipe
         "two-groups": "decay is scaled by the whole model's gradients, by definition",
         "one-each": "decay is scaled by the whole model's gradients, by definition",
     },
+    also=("SWD", "AdamSWD", "stable weight decay", "scheduled weight decay"),
+    others="AdamS, whose momentum normalises itself (arXiv:2505.16363); SWD as a Wasserstein distance",
 )
 def adams(
     lr: float = 1e-3,
@@ -57,6 +59,7 @@ def adams(
     use="SGD whose decay keeps its strength when momentum changes, as steps do",
     avoid="taking weight_decay over from SGD with decoupled decay: this one is 1 / (1 - momentum) as strong",
     lrs=(1e-2, 3e-2, 1e-1),
+    also=("SGDSWD",),
 )
 def sgds(
     lr: float = 1e-1,
@@ -83,6 +86,7 @@ def sgds(
     avoid='short runs with kappa_init="warm_start": before that step there is no decay; vectors are never decayed',
     lrs=(3e-4, 1e-3, 3e-3),
     exceptions={"numbers-matter": "kappa is for the other kinds of kappa_init: warm_start measures what stands for it"},
+    also=("CPR", "constrained parameter regularization"),
 )
 def adamcpr(
     lr: float = 1e-3,

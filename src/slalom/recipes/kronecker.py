@@ -294,6 +294,8 @@ def kl_soap(
     avoid="embeddings, heads and vectors: those go to AdamW",
     lrs=(1e-3, 3e-3, 1e-2),
     exceptions=BY_ROLE,
+    also=("MARS",),
+    others="MARS-M",
 )
 def mars_shampoo(
     lr: float = 3e-3,

@@ -120,6 +120,7 @@ def _apollo(
     avoid="small matrices, where the shadow is as large as the matrix",
     lrs=(3e-3, 1e-2, 3e-2),
     exceptions=_RANDOM,
+    others="Apollo, a quasi-Newton method (arXiv:2009.13586), ApolloDQN in pytorch_optimizer",
 )
 def apollo(
     lr: float = 1e-2,

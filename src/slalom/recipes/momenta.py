@@ -45,6 +45,8 @@ _ONE_BETA = {
     use="GANs, whose two players then move equally far: together=True gives one length per network",
     avoid="fine convergence at a constant rate: steps never shrink; rates that fit Adam: a step is lr long per tensor",
     lrs=(3e-3, 1e-2, 3e-2),
+    also=("nSGD", "normalized SGD", "NSGDM"),
+    others="GradNorm, which balances several losses (slalom.losses.GradNorm)",
 )
 def nsgda(
     lr: float = 1e-2, beta: float = 0.9, eps: float = 1e-8, weight_decay: float = 0.0, together: bool = False
@@ -146,6 +148,7 @@ def am_adamw(
     use="where Adam generalises badly and more gradient noise helps",
     avoid="gradients that alternate: they are amplified; memory is short: 16 bytes per parameter",
     lrs=(3e-4, 1e-3, 3e-3),
+    others="pytorch_optimizer's betas=(0.9, 0.999, 1.0), whose third is amplify here",
 )
 def adapnm(
     lr: float = 1e-3,
@@ -227,6 +230,7 @@ def adagl(
     use="what Lion is for, where gradients change slowly between steps",
     avoid="batches under about 64; it keeps one more gradient than Lion, 8 bytes per parameter",
     lrs=(1e-4, 3e-4, 1e-3),
+    also=("MARS",),
 )
 def mars_lion(lr: float = 3e-4, beta: float = 0.95, gamma: float = 0.025, weight_decay: float = 0.0) -> Recipe:
     return Recipe(
@@ -257,6 +261,8 @@ LION_K: Final[dict[str, Geometry | None]] = {
     use='a bound on weights in the norm of your choice: k="l2" bounds each tensor\'s length by 1 / weight_decay',
     avoid='rates that fit Lion: only k="l1" is Lion; k="nuclear" takes matrices alone',
     lrs=(3e-3, 1e-2, 3e-2),
+    also=("Lion-K",),
+    others="Lion-V",
 )
 def lion_k(lr: float = 1e-2, betas: Betas = (0.9, 0.99), weight_decay: float = 0.0, k: str = "l2") -> Recipe:
     if k not in LION_K:

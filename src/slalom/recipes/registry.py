@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
-from slalom.errors import unknown
+from slalom.errors import UsageError, unknown
 from slalom.recipes.recipe import ByRole, Recipe
 from slalom.recipes.space import Dimension, derive
 
@@ -51,6 +51,8 @@ class Method:
         lrs: three learning rates worth trying first, small to large.
         factory: builds the recipe; its signature is the optimizer's.
         exceptions: contracts of `slalom.testing` that the method cannot promise, each with the reason.
+        also: other names of the same method, by which it is found.
+        others: other methods of the same name, or words that mean something else elsewhere; a phrase.
         space: dimensions of the search space that differ from those that `slalom.recipes.space.derive` finds; None
             takes one out.
     """
@@ -67,6 +69,8 @@ class Method:
     factory: Factory = field(repr=False)
     exceptions: Mapping[str, str] = field(default_factory=dict)
     space: Mapping[str, Dimension | None] = field(default_factory=dict)
+    also: tuple[str, ...] = ()
+    others: str = ""
 
     @functools.cached_property
     def defaults(self) -> dict[str, Any]:
@@ -119,6 +123,8 @@ def recipe(
     lrs: tuple[float, ...],
     exceptions: Mapping[str, str] | None = None,
     space: Mapping[str, Dimension | None] | None = None,
+    also: tuple[str, ...] = (),
+    others: str = "",
 ) -> Callable[[F], F]:
     """Enter a named optimizer into the catalogue; see `Method` for the fields."""
 
@@ -126,7 +132,20 @@ def recipe(
         if name in _METHODS:
             raise ValueError(f'there are two optimizers named "{name}"; give one another name.')
         _METHODS[name] = Method(
-            name, class_name, title, family, year, source, use, avoid, lrs, factory, exceptions or {}, space or {}
+            name,
+            class_name,
+            title,
+            family,
+            year,
+            source,
+            use,
+            avoid,
+            lrs,
+            factory,
+            exceptions or {},
+            space or {},
+            also,
+            others,
         )
         return factory
 
@@ -141,8 +160,25 @@ def method(name: str) -> Method:
     """
     found = _METHODS.get(name.lower())
     if found is None:
+        known = called(name)
+        if known:
+            raise UsageError(f'no optimizer "{name}": it is called {" or ".join(known)} here.')
         raise unknown("optimizer", name, _METHODS, "`slalom list` shows all.")
     return found
+
+
+def called(word: str) -> list[str]:
+    """Return the names of the methods that are known by another one too, or by the name of their class."""
+    asked = _plain(word)
+    return sorted(
+        name
+        for name, entry in _METHODS.items()
+        if asked in (_plain(name), _plain(entry.class_name), *map(_plain, entry.also))
+    )
+
+
+def _plain(word: str) -> str:
+    return "".join(char for char in word.lower() if char.isalnum())
 
 
 def list_optimizers(pattern: str | None = None) -> list[str]:
@@ -157,4 +193,5 @@ def list_optimizers(pattern: str | None = None) -> list[str]:
     glob = pattern.lower()
     if any(char in glob for char in "*?["):
         return [name for name in names if fnmatch.fnmatchcase(name, glob)]
-    return [name for name in names if glob in name or glob == _METHODS[name].family]
+    known = called(pattern)
+    return [name for name in names if glob in name or glob == _METHODS[name].family or name in known]

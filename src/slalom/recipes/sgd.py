@@ -18,6 +18,7 @@ from slalom.recipes.registry import recipe
     use="convolutional networks with normalisation and a tuned schedule; the least memory",
     avoid="transformers and anything whose layers need different rates",
     lrs=(1e-2, 3e-2, 1e-1),
+    also=("momentum", "Nesterov", "heavy ball"),
 )
 def sgd(
     lr: float = 1e-3,
@@ -82,6 +83,7 @@ def signum(lr: float = 1e-3, beta: float = 0.9, weight_decay: float = 0.0) -> Re
     use="large batches and low memory; a rate 3-10 times below AdamW's, a decay as much above",
     avoid="batches under about 64",
     lrs=(1e-4, 3e-4, 1e-3),
+    others="Lion-V",
 )
 def lion(lr: float = 1e-4, betas: tuple[float, float] = (0.9, 0.99), weight_decay: float = 0.0) -> Recipe:
     return Recipe(

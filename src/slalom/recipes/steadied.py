@@ -137,6 +137,7 @@ def swats(
     use="transformers without warm-up: the cap is one by itself",
     avoid="memory traffic matters: two more passes over every matrix per power iteration",
     lrs=(3e-4, 1e-3, 3e-3),
+    also=("AdamW^2",),
 )
 def adamw2(
     lr: float = 1e-3,

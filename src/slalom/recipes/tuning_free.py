@@ -125,6 +125,7 @@ def adamg(
     avoid="several parameter groups with different rates",
     lrs=(0.5, 1.0, 2.0),
     exceptions={**_ONE_DISTANCE, "added-group": _ONE_DISTANCE["late-gradient"], **_FIRST_GUESS},
+    also=("D-Adaptation", "DAdaptation"),
 )
 def dadapt_adam(
     lr: float = 1.0,
@@ -156,6 +157,7 @@ def dadapt_adam(
     avoid="several parameter groups with different rates; noise that hides the first gradient's norm",
     lrs=(0.5, 1.0, 2.0),
     exceptions={**_ONE_DISTANCE, **_FIRST_GUESS},
+    also=("D-Adaptation", "DAdaptation"),
 )
 def dadapt_sgd(
     lr: float = 1.0,
@@ -359,6 +361,7 @@ def momo_adam(
         "scaler": _ONE_LOSS["scaler"],
         "distributed-checkpoint": _ONE_LOSS["distributed-checkpoint"],
     },
+    others="words of the paper: adversarial and compliant are the implementer's",
 )
 def adalo(
     lr: float = 1.0,

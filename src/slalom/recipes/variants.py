@@ -62,6 +62,7 @@ def nadamw(lr: float = 1e-3, betas: Betas = (0.9, 0.999), eps: float = 1e-8, wei
     use="no epsilon to choose, steps of bounded length, any scale of gradients",
     avoid="comparing rates with Adam's exactly: small steps are 1.27 times as long",
     lrs=ADAM_RATES,
+    also=("AdamAtan2",),
 )
 def adam_atan2(
     lr: float = 1e-4, betas: Betas = (0.9, 0.99), a: float = 1.27, b: float = 1.0, weight_decay: float = 0.0
@@ -81,6 +82,8 @@ def adam_atan2(
     use="taming the steps of coordinates whose gradients are tiny",
     avoid="gradients under about 0.02 everywhere: it is SGD there",
     lrs=(1e-3, 1e-2, 1e-1),
+    also=("SAMSGrad",),
+    others="SAdam for strongly convex losses; SAdam that knows singularities (arXiv:2605.29547)",
 )
 def sadam(
     lr: float = 1e-2,
@@ -128,6 +131,7 @@ def diffgrad(lr: float = 1e-3, betas: Betas = (0.9, 0.999), eps: float = 1e-8, w
     use="gradients that alternate, which Adam hardly follows",
     avoid="starting without warm-up: the first step is ten rates long",
     lrs=(1e-4, 3e-4, 1e-3),
+    also=("AdaM3",),
 )
 def adamomentum(lr: float = 1e-3, betas: Betas = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.0) -> Recipe:
     return Recipe(momentum=Ema(betas[0]), scale=TrendMoment(betas[1], eps), regularize=decoupled(weight_decay), step=lr)
@@ -143,6 +147,8 @@ def adamomentum(lr: float = 1e-3, betas: Betas = (0.9, 0.999), eps: float = 1e-8
     use="keeping steps up when gradients shrink",
     avoid="late training: noise is stretched as well",
     lrs=ADAM_RATES,
+    also=("AdamNorm",),
+    others="AdaNorm, a kind of layer normalisation",
 )
 def adanorm(
     lr: float = 1e-3, betas: Betas = (0.9, 0.999), r: float = 0.95, eps: float = 1e-8, weight_decay: float = 0.0
@@ -193,6 +199,8 @@ def ademamix(
     use="language models at high rates",
     avoid="memory is short: 12 bytes per parameter",
     lrs=(1e-3, 3e-3, 1e-2),
+    also=("MARS",),
+    others="MARS-M",
 )
 def mars_adamw(
     lr: float = 3e-3, betas: Betas = (0.95, 0.99), gamma: float = 0.025, eps: float = 1e-8, weight_decay: float = 0.0
@@ -216,6 +224,7 @@ def mars_adamw(
     use="a little speed for no memory",
     avoid="tiny tensors: the paper's count halves the step of a single number",
     lrs=ADAM_RATES,
+    also=("CAdamW",),
 )
 def c_adamw(
     lr: float = 1e-3,
@@ -243,6 +252,7 @@ def c_adamw(
     use="what Lion is for, with less overshooting",
     avoid="batches under about 64",
     lrs=(1e-4, 3e-4, 1e-3),
+    also=("CLion",),
 )
 def c_lion(
     lr: float = 1e-4,
@@ -290,6 +300,7 @@ def grams(lr: float = 1e-3, betas: Betas = (0.9, 0.999), eps: float = 1e-8, weig
     use="weight decay that does not move the minimum of the loss",
     avoid="relying on decay to keep weights small where steps push them up",
     lrs=ADAM_RATES,
+    also=("CWD", "cautious weight decay"),
 )
 def adamw_cwd(lr: float = 1e-3, betas: Betas = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 1e-2) -> Recipe:
     return Recipe(
@@ -310,6 +321,7 @@ def adamw_cwd(lr: float = 1e-3, betas: Betas = (0.9, 0.999), eps: float = 1e-8, 
     use="where SGD generalises well and more gradient noise helps",
     avoid="gradients that alternate: they are amplified",
     lrs=(1e-2, 3e-2, 1e-1),
+    others="pytorch_optimizer's betas=(0.9, 1.0), which are beta and amplify here",
 )
 def pnm(lr: float = 1e-2, beta: float = 0.9, amplify: float = 1.0, weight_decay: float = 0.0) -> Recipe:
     return Recipe(momentum=PositiveNegative(beta, amplify), regularize=decoupled(weight_decay), step=lr)
