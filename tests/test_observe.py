@@ -208,9 +208,13 @@ def test_the_pages_code_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (block,) = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
-    exec(compile(block, "observe.md", "exec"), {})
+    watching, describing = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+    exec(compile(watching, "observe.md", "exec"), {})
     assert "AdamW, lr 0.0003   4 parameters" in capsys.readouterr().out
+    exec(compile(describing, "observe.md", "exec"), {})
+    facts, _, bars = capsys.readouterr().out.partition("\n\n")
+    assert f"```\n{facts}\n```" in PAGE
+    assert "2^-10" in bars
 
 
 def test_the_page_lists_the_rules_and_the_quantities_as_they_are() -> None:
