@@ -857,6 +857,7 @@ class ClippedAdam(Named):
         lr: float = 0.0003,
         beta: float = 0.99,
         eps: float = 1e-08,
+        per: Literal['element', 'tensor', 'model'] = 'element',
         *,
         maximize: bool = False,
         executor: Executor = 'auto',
