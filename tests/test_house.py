@@ -35,6 +35,7 @@ ROOMS = {
     "optimizer": "algebra engine parts recipes roles sharpness",
     "named": "optimizer recipes",
     "replay": "engine optimizer recipes",
+    "ball": "engine optimizer parts roles",
     "checkpoint": "algebra engine optimizer parts recipes",
     "range_test": "keeping named optimizer pictures recipes schedules",
     "memory": "engine named optimizer recipes roles",
@@ -42,7 +43,7 @@ ROOMS = {
     "observe": "algebra batchnorm engine optimizer parts pictures recipes roles",
     "landscape": "keeping observe optimizer pictures schedules",
     FACE: (
-        "accumulate algebra attention batchnorm checkpoint compress finite_sums landscape losses memory named "
+        "accumulate algebra attention ball batchnorm checkpoint compress finite_sums landscape losses memory named "
         "observe optimizer parts range_test recipes replay roles schedules sharpness"
     ),
     "testing": "checkpoint",

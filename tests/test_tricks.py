@@ -27,14 +27,15 @@ def quadratic(recipe: Recipe, curvature: np.ndarray[Any, Any], start: np.ndarray
     return np.array(path)
 
 
-def test_arrested_momentum_is_the_pass_written_out() -> None:
+@pytest.mark.parametrize("rising", [False, True])
+def test_arrested_momentum_is_the_pass_written_out(rising: bool) -> None:
     """A pass moves by the momentum, looks, steps, and stops what turned; ours hands over the point it looks at next."""
     curvature, eta = np.linspace(0.1, 1.0, 7), 0.9
     w = np.linspace(-2, 3, 7)
-    ours = quadratic(Recipe(momentum=P.Arrested(), step=eta), curvature, w, 40)
+    ours = quadratic(Recipe(momentum=P.Arrested(rising=rising), step=eta), curvature, w, 40)
     d, before = np.zeros(7), np.zeros(7)
     for step in range(40):
-        nu = 0.0 if step < 2 else 1.0
+        nu = 0.0 if step < 2 else (step - 1) / (step + 2) if rising else 1.0
         w = w + nu * d
         if step:
             np.testing.assert_allclose(ours[step - 1], w, rtol=1e-12, atol=1e-14)
@@ -127,6 +128,7 @@ def test_turns_are_what_each_part_would_do_alone() -> None:
     "parts",
     [
         {"momentum": P.Arrested()},
+        {"momentum": P.Arrested(rising=True)},
         {"momentum": P.Arrested(0.9), "scale": P.SecondMoment(0.9)},
         {"momentum": P.Alternating(P.Arrested(), 2, 2, 3.0)},
         {"momentum": P.Alternating(P.Ema(), 1, 3)},

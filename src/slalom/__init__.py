@@ -16,6 +16,7 @@ from slalom import (
     sharpness,
 )
 from slalom.attention import largest_logits, qk_clip
+from slalom.ball import start_on_ball
 from slalom.batchnorm import update_bn
 from slalom.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from slalom.named import class_names, create, named_class
@@ -56,6 +57,7 @@ __all__ = [
     "schedules",
     "sharpness",
     "sparsity",
+    "start_on_ball",
     "update_bn",
     *class_names(),
 ]

@@ -16,6 +16,7 @@ from slalom import schedules as schedules
 from slalom import sharpness as sharpness
 from slalom.attention import largest_logits as largest_logits
 from slalom.attention import qk_clip as qk_clip
+from slalom.ball import start_on_ball as start_on_ball
 from slalom.batchnorm import update_bn as update_bn
 from slalom.checkpoint import Checkpoint as Checkpoint
 from slalom.checkpoint import load_checkpoint as load_checkpoint
@@ -857,6 +858,7 @@ class ClippedAdam(Named):
         lr: float = 0.0003,
         beta: float = 0.99,
         eps: float = 1e-08,
+        per: Literal['element', 'tensor', 'model'] = 'element',
         *,
         maximize: bool = False,
         executor: Executor = 'auto',

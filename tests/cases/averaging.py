@@ -132,6 +132,7 @@ def weight_ema_is_torchs_but_for_the_start() -> None:
 
 
 def clipped_adam_never_moves_by_more_than_its_rate() -> None:
+    clipped_adam_of_the_whole_gradient_turns_nothing()
     steps = moves("clipped-adam", [1e-3, 1.0, -1e3, 1e3, 1e3, 0.5], lr=0.1, beta=0.9)
     assert max(map(abs, steps)) <= 0.1 * (1 + 1e-12)
     assert close(steps[0], 0.1, 1e-4)
@@ -141,6 +142,23 @@ def clipped_adam_never_moves_by_more_than_its_rate() -> None:
         above = sum(0.8 ** (t - s) * g for s, g in enumerate(gradients[: t + 1]))
         below = sum(0.8 ** (2 * (t - s)) * g * g for s, g in enumerate(gradients[: t + 1])) ** 0.5
         assert close(step, 0.1 * max(-1.0, min(1.0, above / below)), 1e-9)
+
+
+def clipped_adam_of_the_whole_gradient_turns_nothing() -> None:
+    """Written out for two tensors as one vector: |step| never exceeds the rate, and its direction is momentum's."""
+    w = [torch.nn.Parameter(torch.zeros(shape, dtype=torch.float64)) for shape in ((3,), (2, 2))]
+    optimizer = slalom.create("clipped-adam", w, lr=0.1, beta=0.8, eps=0.0, per="model")
+    b, v, at, clipped = torch.zeros(7, dtype=torch.float64), 0.0, torch.zeros(7, dtype=torch.float64), 0
+    for t in range(8):
+        g = (10.0 ** (t % 3)) * torch.sin(torch.arange(7, dtype=torch.float64) + (t if t < 4 else 4))
+        b, v = 0.8 * b + g, 0.64 * v + float(g.square().sum())
+        q = b / v**0.5
+        clipped += bool(q.norm() > 1)
+        at = at - 0.1 * q / max(1.0, float(q.norm()))
+        w[0].grad, w[1].grad = g[:3].clone(), g[3:].reshape(2, 2).clone()
+        optimizer.step()
+        torch.testing.assert_close(torch.cat([p.detach().flatten() for p in w]), at, rtol=1e-9, atol=1e-12)
+    assert 0 < clipped < 8
 
 
 CASES: dict[str, Case] = {

@@ -92,6 +92,24 @@ def amsgrad_never_recovers_from_a_spike() -> None:
     assert close(adam[-1], 0.01, 1e-3)
     assert ams[-1] < 0.002
     amsgrad_variants_differ_as_described()
+    adam_goes_to_the_worst_point_and_amsgrad_to_the_best()
+
+
+def adam_goes_to_the_worst_point_and_amsgrad_to_the_best() -> None:
+    """Reddi et al. 2018, theorem 1: C x once in three steps, -x otherwise, on [-1, 1]; the best point is -1."""
+    c, ends = 4.0, {}
+    for name, variant in (("adam", {}), ("amsgrad", {"variant": "paper"}), ("amsgrad-lean", {})):
+        w = torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))
+        optimizer = slalom.create(name, [w], betas=(0.0, 1 / (1 + c * c)), eps=1e-12, **variant)
+        for t in range(1, 3001):
+            optimizer.param_groups[0]["lr"] = 0.5 / math.sqrt(t)
+            w.grad = torch.tensor([c if t % 3 == 1 else -1.0], dtype=torch.float64)
+            optimizer.step()
+            w.data.clamp_(-1.0, 1.0)
+        ends[name] = w.item()
+    assert ends["adam"] > 0.9
+    assert ends["amsgrad"] < -0.9
+    assert ends["amsgrad-lean"] < -0.9
 
 
 def amsgrad_variants_differ_as_described() -> None:

@@ -94,8 +94,27 @@ def online_rmsprop_with_gamma_1_is_adagrad() -> None:
 
 
 def sc_adagrad_steps_shrink_as_one_over_t() -> None:
+    on_strongly_convex_losses_regret_falls_by_one_over_t()
     ours = moves("sc-adagrad", [2.0] * 100, lr=0.1)
     assert close(ours[99], 0.1 * 2 / (4 * 100), 1e-9)
+
+
+def on_strongly_convex_losses_regret_falls_by_one_over_t() -> None:
+    """Mean excess of 2000 noisy quadratics of curvature 1 between steps 100 and 1000, as a power of the step."""
+    slopes = {}
+    for name, lr in (("sc-adagrad", 2.0), ("adagrad", 1.0)):
+        generator = torch.Generator().manual_seed(0)
+        w = torch.nn.Parameter(torch.ones(2000, dtype=torch.float64))
+        optimizer = slalom.create(name, [w], lr=lr)
+        found = {}
+        for t in range(1, 1001):
+            w.grad = w.detach() + torch.randn(2000, generator=generator, dtype=torch.float64)
+            optimizer.step()
+            if t in (100, 1000):
+                found[t] = w.detach().square().mean().item()
+        slopes[name] = math.log10(found[1000] / found[100])
+    assert -1.15 < slopes["sc-adagrad"] < -0.85
+    assert -0.6 < slopes["adagrad"] < -0.4
 
 
 def sc_rmsprop_with_gamma_1_is_sc_adagrad() -> None:

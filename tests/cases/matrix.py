@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 
 import slalom
@@ -87,6 +88,7 @@ def dion_tends_to_the_polar_factor() -> None:
 
 
 def scion_stays_in_its_ball() -> None:
+    scion_begins_on_its_boundary()
     scion_needs_no_state_where_the_gradient_remembers()
     gradients = randoms(1, 6, 8) * 60
     far = step_of("scion", gradients[:1], radius=2.0)
@@ -102,6 +104,26 @@ def scion_stays_in_its_ball() -> None:
             optimizer.step()
         ends.append(torch.linalg.matrix_norm(w.detach(), 2).item() * (8 / 6) ** 0.5)
     assert ends[0] < 1.2 * 2 < ends[1]
+
+
+def scion_begins_on_its_boundary() -> None:
+    net = torch.nn.Sequential(torch.nn.Embedding(9, 6), torch.nn.Linear(6, 8), torch.nn.Linear(8, 5, bias=False))
+    optimizer = slalom.create("scion", net, constrained=True, radius=2.0, head_radius=30.0)
+    bias = net[1].bias.detach().clone()
+    assert slalom.start_on_ball(optimizer) == 4
+    torch.testing.assert_close(net[0].weight.norm(dim=1), torch.full((9,), 2.0 * 6**0.5))
+    gains = torch.linalg.svdvals(net[1].weight.detach()) * (6 / 8) ** 0.5
+    assert gains.min() > 0.6 * 2
+    assert gains.max() < 1.2 * 2
+    torch.testing.assert_close(net[1].bias.detach(), bias / bias.square().mean().sqrt())
+    torch.testing.assert_close(net[2].weight.detach().abs(), torch.full((5, 8), 30.0 / 8))
+    other = slalom.SGD(net.parameters())
+    for wrong, sentence in ((other, "no parameter"), (optimizer, "before training begins")):
+        net(torch.arange(9)).sum().backward()
+        if wrong is optimizer:
+            wrong.step()
+        with pytest.raises(ValueError, match=sentence):
+            slalom.start_on_ball(wrong)
 
 
 def scion_needs_no_state_where_the_gradient_remembers() -> None:

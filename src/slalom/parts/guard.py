@@ -180,21 +180,26 @@ class ClipRate(Guard):
 
 
 class ClipEach(Guard):
-    """Clip every element of the quotient; ADOPT's bound may grow with time (Taniguchi et al. 2024, arXiv:2411.02853).
+    """Clip every element of the quotient, or its length; ADOPT's bound may grow (Taniguchi et al. 2024, 2411.02853).
 
         u / D <- min(max(u / D, -c), c),   c = limit t^growth
+        or, not per element,  u / D <- (u / D) / max(1, |u / D| / c)
 
     Args:
         limit: the bound at the first step.
         growth: power of the step count.
+        per: what must not be longer: each ``"element"``, or the quotient of a whole ``"tensor"`` or ``"model"``.
     """
 
     limit: Positive = 1.0
     growth: NonNegative = 0.0
+    per: Literal["element", "tensor", "model"] = "element"
 
     def apply(self, x: Signals, s: Memory) -> Signals:
         x = x.divided()
         c = self.limit * x.t**self.growth
+        if self.per != "element":
+            return x.replace(direction=x.direction / maximum(1.0, norm(x.direction, self.per) / c))
         return x.replace(direction=minimum(maximum(x.direction, -c), c))
 
 

@@ -53,23 +53,29 @@ class Arrested(Momentum):
     rotations; docs/tricks.md has the counts.
 
     Source: Babkin, FloatNeuralNet of the Triceps project, whose network code has nu = 1; its FISTA code lets nu grow
-    as FISTA does, ``(t - 1) / (t + 2)`` or nearly so.
+    as FISTA does, nearly as ``rising`` does here.
 
     Args:
         momentum: nu.
+        rising: nu in pass k, counted from 0, is ``momentum (k - 1) / (k + 2)``.
     """
 
     momentum: NonNegative = 1.0
+    rising: bool = False
     b = State()
     previous = State()
 
     def apply(self, x: Signals, s: Memory) -> Signals:
         x = x.divided()
         g = x.direction
-        moved = where(x.t > 2, self.momentum, 0.0) * s.b + g
+        moved = self._nu(x.t - 1) * s.b + g
         s.b = where(g * s.previous < 0, 0.0, moved)
         s.previous = g
-        return x.replace(direction=g + where(x.t > 1, self.momentum, 0.0) * s.b, trend=s.b)
+        return x.replace(direction=g + self._nu(x.t) * s.b, trend=s.b)
+
+    def _nu(self, k: Value) -> Value:
+        """Return nu in pass k."""
+        return where(k > 1, self.momentum * ((k - 1) / (k + 2)) if self.rising else self.momentum, 0.0)
 
 
 class Ema(Momentum):

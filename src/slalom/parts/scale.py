@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
-from slalom.algebra import State, Value, lerp, let, maximum, mean, sqrt, where
+from slalom.algebra import State, Value, lerp, let, maximum, mean, sqrt, total, where
 from slalom.parts.base import Scale
 from slalom.parts.epsilon import Clamped, Epsilon, InState, as_epsilon
 from slalom.parts.memory import Memory
@@ -152,23 +152,30 @@ class PreviousMoment(Scale):
 class DiscountedSquares(Scale):
     """AdaGrad's sum with a discount, not an average: a first step is never longer than the rate.
 
-        v <- beta v + e^2
+        v <- beta v + e^2                              or, not per element, the sum of squares over all that shares it
         D = sqrt(v) + eps
 
     Against the sum of gradients discounted by the root of beta, the quotient is that of scale-free FTRL (Ahn & Cutkosky
-    2024, arXiv:2405.18199).
+    2024, arXiv:2405.18199), which the paper has both for each coordinate and for the length of the whole gradient.
 
     Args:
         beta: the discount.
         eps: see `slalom.parts.epsilon`.
+        per: what shares one sum: each ``"element"`` has its own, or a whole ``"tensor"`` or ``"model"`` has one.
     """
 
     beta: Decay = 0.81
     eps: NonNegative | Epsilon = 1e-8
+    per: Literal["element", "tensor", "model"] = "element"
     v = State()
 
+    def slots(self) -> Mapping[str, State]:
+        """Return the sum, as there is one for each that shares it."""
+        return {name: dataclasses.replace(slot, per=self.per) for name, slot in super().slots().items()}
+
     def apply(self, x: Signals, s: Memory) -> Signals:
-        s.v = self.beta * s.v + x.energy * x.energy
+        square = x.energy * x.energy
+        s.v = self.beta * s.v + (square if self.per == "element" else total(square, self.per))
         eps = as_epsilon(self.eps)
         return x.replace(metric=eps.root(s.v, x.unit), divide=eps.divide())
 

@@ -215,16 +215,18 @@ def adamw_ema(
     title="clipped Adam with a moving average of the weights",
     family="averaging",
     year=2024,
-    source="Ahn & Cutkosky 2024, arXiv:2405.18199",
+    source="Ahn & Cutkosky 2024, arXiv:2405.18199 (for each coordinate; per='model': for the whole gradient's length)",
     use="Adam with one decay for all it averages, and rates that are proven for nonconvex losses",
     avoid="reading the last iterate: the theorem and the method speak of the average",
     lrs=(1e-4, 3e-4, 1e-3),
 )
-def clipped_adam(lr: float = 3e-4, beta: float = 0.99, eps: float = 1e-8) -> Recipe:
+def clipped_adam(
+    lr: float = 3e-4, beta: float = 0.99, eps: float = 1e-8, per: Literal["element", "tensor", "model"] = "element"
+) -> Recipe:
     return Recipe(
         momentum=HeavyBall(beta),
-        scale=DiscountedSquares(beta * beta, eps),
-        guard=ClipEach(1.0),
+        scale=DiscountedSquares(beta * beta, eps, per),
+        guard=ClipEach(1.0, per=per),
         average=WeightEma(beta),
         step=lr,
     )
