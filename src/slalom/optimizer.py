@@ -14,7 +14,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from slalom.algebra import State, Value
-from slalom.closures import asked_by_a_step_of_a_scaler, plain_step, scaled_step
+from slalom.closures import asked_by_a_step_of_a_scaler, check_kinds, plain_step, scaled_step
 from slalom.engine import (
     EXECUTORS,
     Blocks,
@@ -33,7 +33,7 @@ from slalom.engine.program import Recorder, the_one
 from slalom.engine.shards import any_sharded, local, placed
 from slalom.errors import UsageError, nearest, unknown
 from slalom.evaluation import Evaluation
-from slalom.loading import KEPT, STEP, check_layout, merged_groups, real_view, restored_states
+from slalom.loading import KEPT, STEP, check_is_state, check_layout, merged_groups, real_view, restored_states
 from slalom.nonfinite import OnNonfinite, checked
 from slalom.parts import Signals
 from slalom.recipes import ByRole, Method, Recipe
@@ -367,7 +367,8 @@ class Optimizer(Evaluation, Updating, torch.optim.Optimizer):
         Raises:
             RuntimeError: for a sparse gradient that the recipe cannot use; in eval mode (see `eval`); without the loss
                 where it is needed; for a closure that reaches the step through ``scaler.step``. Nothing was changed.
-            TypeError: for a scaler without a closure that returns a loss, for ``sharpness`` without closure.
+            TypeError: for a scaler without a closure that returns a loss, for ``sharpness`` without closure, for a loss
+                in place of a closure.
             FloatingPointError: for a gradient that is not finite, with ``on_nonfinite="raise"``.
         """
         if retries and scaler is None:
@@ -410,6 +411,7 @@ class Optimizer(Evaluation, Updating, torch.optim.Optimizer):
         retries: int = 0,
     ) -> Any:
         """Call the closure, as often as asked, and update."""
+        check_kinds(closure, sharpness)
         update = functools.partial(self._update, clip)
         if scaler is None:
             return plain_step(self, closure, update, sharpness)
@@ -441,6 +443,7 @@ class Optimizer(Evaluation, Updating, torch.optim.Optimizer):
         Raises:
             ValueError: if anything does not fit; then nothing was changed.
         """
+        check_is_state(state_dict)
         state_dict = dict(state_dict)
         for hook in self._optimizer_load_state_dict_pre_hooks.values():
             changed = hook(self, state_dict)
