@@ -262,3 +262,41 @@ def test_other_parameters_in_the_same_role_are_noticed_by_their_names() -> None:
     other.param_groups.reverse()
     with pytest.raises(ValueError, match=r'has "a\.weight" where this optimizer has "b\.weight": they were sorted'):
         other.load_state_dict(one.state_dict())
+
+
+def test_the_one_linear_layer_behind_others_is_the_head_and_alone_it_is_a_matrix() -> None:
+    class Tagger(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn, self.to_tags = nn.LSTM(8, 16), nn.Linear(16, 2)
+
+    assert roles(Tagger())["to_tags.weight"] == "head"
+    assert roles(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4, 2)))["2.weight"] == "head"
+    assert roles(nn.Linear(4, 2))["weight"] == "matrix"
+
+
+def test_linear_layers_of_transformers_are_known() -> None:
+    class Conv1D(nn.Module):  # as in its pytorch_utils
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight, self.bias = nn.Parameter(torch.ones(4, 12)), nn.Parameter(torch.ones(12))
+
+    (weight, _) = assign_roles(nn.ModuleDict({"c_attn": Conv1D()}))
+    assert (weight.role, weight.guessed) == ("matrix", False)
+
+
+def test_a_warning_names_the_callers_line_and_what_is_left_to_do() -> None:
+    odd = nn.Module()
+    odd.table = nn.Parameter(torch.ones(3, 3))
+    for build in (lambda: slalom.create("muon", odd), lambda: slalom.Muon(odd)):
+        with pytest.warns(UserWarning, match=r'roles=\{"table": "matrix"\}') as heard:
+            build()
+        assert heard[0].filename == __file__
+    with pytest.warns(UserWarning, match="Give the model") as heard:
+        slalom.Muon(odd.parameters())
+    assert heard[0].filename == __file__
+
+
+def test_groups_are_made_of_a_model() -> None:
+    with pytest.raises(TypeError, match="got a generator: give the model"):
+        param_groups(Gpt().parameters())  # type: ignore[arg-type]

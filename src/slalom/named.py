@@ -40,16 +40,19 @@ def _keywords(blueprint: Blueprint) -> tuple[inspect.Parameter, ...]:
 class Named(Optimizer):
     """Base of the named optimizers: the blueprint belongs to the class, the signature is the method's."""
 
-    def __init__(self, params: Parameters, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         entry = type(self)._method
         assert entry is not None
         blueprint = Blueprint(entry)
         ways = [spec.name for spec in _keywords(blueprint)]
         entry.check_names({name: value for name, value in kwargs.items() if name not in ways})
-        bound = type(self).__signature__.bind(params, *args, **kwargs)  # type: ignore[attr-defined]
+        try:
+            bound = type(self).__signature__.bind(*args, **kwargs)  # type: ignore[attr-defined]
+        except TypeError as error:
+            raise TypeError(f"{entry.class_name}: {error}.") from None
         bound.apply_defaults()
         values = dict(bound.arguments)
-        del values["params"]
+        params = values.pop("params")
         rates = {name: values.pop(name) for name in set(blueprint.rates.values())}
         self._set_up(blueprint, **{name: values.pop(name) for name in ways if name != "maximize"}, rates=rates)
         super(Optimizer, self).__init__(self._sorted(params), values)

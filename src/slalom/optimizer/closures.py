@@ -175,6 +175,21 @@ def _scaled_gradients(optimizer: Optimizer, closure: Callable[[], Any], scaler: 
     return loss
 
 
+def check_kinds(closure: Any, sharpness: Any) -> None:
+    """Refuse what is no closure, such as the loss, and what is no `SAM`.
+
+    Raises:
+        TypeError: for either.
+    """
+    if closure is not None and not callable(closure) and not isinstance(closure, GradScaler):
+        raise TypeError(
+            f"step got a {type(closure).__name__} where a closure belongs: call loss.backward() and then step(), or "
+            "give a function that evaluates the loss."
+        )
+    if sharpness is not None and not isinstance(sharpness, SAM):
+        raise TypeError(f"step(sharpness={sharpness!r}): give slalom.sharpness.SAM(0.05) or ASAM(0.5).")
+
+
 def refuse_scaled_closure(optimizer: Optimizer, closure: Any) -> None:
     """Refuse the two ways of handing a scaler and a closure over that torch lets pass, and that step wrongly.
 

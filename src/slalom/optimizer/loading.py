@@ -161,11 +161,26 @@ def _restored(
     return {STEP: state.pop(STEP), **state}
 
 
-def check_layout(key: str, slot: State, tensor: Tensor, parameter: Tensor, blocks: Blocks | None) -> None:
-    """Refuse a state that no longer has the shape that its recipe works with.
+def check_is_state(given: object) -> None:
+    """Refuse what is no optimizer's state.
 
     Raises:
-        RuntimeError: if a rank, a block size or the like was assigned after the first step.
+        ValueError: for a model's state, say.
+    """
+    if isinstance(given, Mapping) and {"state", "param_groups"} <= set(given):
+        return
+    holds = f"keys {', '.join(map(repr, list(given)[:3]))}" if isinstance(given, Mapping) and given else repr(given)
+    raise ValueError(
+        'an optimizer\'s state is a dictionary with "state" and "param_groups", as state_dict() returns it; '
+        f"this has {holds}."
+    )
+
+
+def check_layout(key: str, slot: State, tensor: Tensor, parameter: Tensor, blocks: Blocks | None) -> None:
+    """Refuse a state that no longer has the shape that its recipe works with, or was left behind by its parameter.
+
+    Raises:
+        RuntimeError: if a rank, a block size or the like was assigned after the first step, or the model was moved.
     """
     want = layout(slot, parameter, blocks)
     if tuple(tensor.shape) != want:
@@ -174,3 +189,13 @@ def check_layout(key: str, slot: State, tensor: Tensor, parameter: Tensor, block
             f"its group's numbers now ask for {want}: put back the one that decides on shapes (a rank, a block size), "
             "or clear optimizer.state to begin anew."
         )
+    follows = slot.scope == "tensor" and slot.format == "float"
+    if follows and (tensor.device != parameter.device or tensor.dtype != kept_dtype(slot, parameter)):
+        raise RuntimeError(
+            f"the state {key} is {_kind(tensor)}, its parameter became {_kind(parameter)} after the first step: move "
+            "the model before it, or bring the state along by optimizer.load_state_dict(optimizer.state_dict())."
+        )
+
+
+def _kind(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} on {tensor.device}"

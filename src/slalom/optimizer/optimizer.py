@@ -32,9 +32,9 @@ from slalom.engine import (
 from slalom.engine.program import Recorder, the_one
 from slalom.engine.shards import any_sharded, local, placed
 from slalom.errors import UsageError, nearest, unknown
-from slalom.optimizer.closures import asked_by_a_step_of_a_scaler, plain_step, scaled_step
+from slalom.optimizer.closures import asked_by_a_step_of_a_scaler, check_kinds, plain_step, scaled_step
 from slalom.optimizer.evaluation import Evaluation
-from slalom.optimizer.loading import KEPT, check_layout, merged_groups, restored_states
+from slalom.optimizer.loading import KEPT, check_is_state, check_layout, merged_groups, restored_states
 from slalom.optimizer.nonfinite import OnNonfinite, checked
 from slalom.optimizer.sparse import check_choice
 from slalom.optimizer.updating import Updating
@@ -369,7 +369,8 @@ class Optimizer(Evaluation, Updating, torch.optim.Optimizer):
         Raises:
             RuntimeError: for a sparse gradient that the recipe cannot use; in eval mode (see `eval`); without the loss
                 where it is needed; for a closure that reaches the step through ``scaler.step``. Nothing was changed.
-            TypeError: for a scaler without a closure that returns a loss, for ``sharpness`` without closure.
+            TypeError: for a scaler without a closure that returns a loss, for ``sharpness`` without closure, for a loss
+                in place of a closure.
             FloatingPointError: for a gradient that is not finite, with ``on_nonfinite="raise"``.
         """
         if retries and scaler is None:
@@ -412,6 +413,7 @@ class Optimizer(Evaluation, Updating, torch.optim.Optimizer):
         retries: int = 0,
     ) -> Any:
         """Call the closure, as often as asked, and update."""
+        check_kinds(closure, sharpness)
         update = functools.partial(self._update, clip)
         if scaler is None:
             return plain_step(self, closure, update, sharpness)
@@ -443,6 +445,7 @@ class Optimizer(Evaluation, Updating, torch.optim.Optimizer):
         Raises:
             ValueError: if anything does not fit; then nothing was changed.
         """
+        check_is_state(state_dict)
         state_dict = dict(state_dict)
         for hook in self._optimizer_load_state_dict_pre_hooks.values():
             changed = hook(self, state_dict)

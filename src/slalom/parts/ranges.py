@@ -55,7 +55,8 @@ def check_range(owner: str, name: str, value: object, allowed: Within) -> None:
     if isinstance(number, (int, float)) and not isinstance(number, bool) and number in allowed:
         return
     if not isinstance(value, Hyper):
-        raise ValueError(f"{owner}({name}={number!r}): {name} must be {allowed}.")  # noqa: TRY004
+        kind = "" if isinstance(number, (int, float)) and not isinstance(number, bool) else "a number, "
+        raise ValueError(f"{owner}({name}={number!r}): {name} must be {kind}{allowed}.")  # noqa: TRY004
     which = value.name if value.index is None else f"the {_ORDINALS[value.index]}"
     raise ValueError(f"{value.name}={value.whole!r}: {which} must be {allowed}.")
 

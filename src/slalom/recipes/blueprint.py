@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, TypeGuard
 
 import torch
@@ -85,14 +86,14 @@ class Blueprint:
             value = group.get(name, default)
             if name == rate:
                 value = group.get("lr", default)
-                symbols[name] = Hyper("lr", _traced(value), whole=value, asked=asked)
+                symbols[name] = Hyper("lr", _traced(value, "lr"), whole=value, asked=asked)
             elif isinstance(default, tuple) and isinstance(value, (tuple, list)):
                 symbols[name] = tuple(
-                    Hyper(name, _traced(entry), index=place, whole=tuple(value), asked=asked)
+                    Hyper(name, _traced(entry, name), index=place, whole=tuple(value), asked=asked)
                     for place, entry in enumerate(value)
                 )
             elif isinstance(default, float) and not isinstance(value, bool) and value is not None:
-                symbols[name] = Hyper(name, _traced(value), whole=value, asked=asked)
+                symbols[name] = Hyper(name, _traced(value, name), whole=value, asked=asked)
             else:
                 symbols[name] = value
         return symbols
@@ -106,15 +107,25 @@ class Blueprint:
         )
 
 
-def number(value: Any) -> float:
-    """Read a hyper-parameter: a number, or a tensor with one element."""
+def number(value: Any, name: str) -> float:
+    """Read a hyper-parameter: a number, NumPy's too, or a tensor with one element."""
     if isinstance(value, torch.Tensor):
         if value.numel() != 1:
-            raise ValueError(f"a hyper-parameter of shape {tuple(value.shape)}: it must be one number.")
+            raise ValueError(f"{name} is a tensor of shape {tuple(value.shape)}: it must be one number.")
         return float(value)
-    if isinstance(value, (int, float)):
+    if isinstance(value, Real):
         return float(value)
-    raise TypeError(f"a hyper-parameter must be a number, not {value!r}.")
+    # YAML reads 1e-3 as text: its numbers have a point
+    hint = f" Write float({value!r})." if isinstance(value, str) and _reads_as_number(value) else ""
+    raise TypeError(f"{name}={value!r}: it must be a number.{hint}")
+
+
+def _reads_as_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def numbers(group: Mapping[str, Any]) -> dict[tuple[str, int | None], Any]:
@@ -124,8 +135,8 @@ def numbers(group: Mapping[str, Any]) -> dict[tuple[str, int | None], Any]:
         entries = enumerate(value) if isinstance(value, (tuple, list)) else [(None, value)]
         if name not in ("params", "param_names", "blocks"):
             for place, entry in entries:
-                if isinstance(entry, (int, float, torch.Tensor)):
-                    found[name, place] = entry.detach() if _waits(entry) else number(entry)
+                if isinstance(entry, (int, float, torch.Tensor, Real)):  # the usual ones first
+                    found[name, place] = entry.detach() if _waits(entry) else number(entry, name)
     return found
 
 
@@ -134,9 +145,9 @@ def is_zero(value: Any) -> bool:
     return not _waits(value) and not value
 
 
-def _traced(value: Any) -> float:
+def _traced(value: Any, name: str) -> float:
     """Return the number that a recipe is built with."""
-    return number(value) or float(_waits(value))
+    return number(value, name) or float(_waits(value))
 
 
 def _waits(value: Any) -> TypeGuard[torch.Tensor]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import fnmatch
 import functools
 import inspect
+import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 from slalom.errors import UsageError, unknown
 from slalom.recipes.recipe import ByRole, Recipe
@@ -89,10 +90,12 @@ class Method:
         """Return the recipe for these hyper-parameters.
 
         Raises:
-            TypeError: for an argument that the method does not have, with the one that may have been meant.
-            ValueError: for a value outside its range.
+            TypeError: for an argument that the method does not have, with the one that may have been meant; for one
+                number where several are wanted.
+            ValueError: for a value outside its range or choices, for more or fewer numbers than are wanted.
         """
         self.check_names(hyperparameters)
+        self._check_values(hyperparameters)
         return self.factory(**{**self.defaults, **hyperparameters})
 
     def check_names(self, given: Iterable[str]) -> None:
@@ -105,6 +108,30 @@ class Method:
                 )
             if name not in self.defaults:
                 raise TypeError(str(unknown("argument", name, self.defaults, owner=self.class_name)))
+
+    @functools.cached_property
+    def choices(self) -> dict[str, tuple[str, ...]]:
+        """What the hyper-parameters that are words may be."""
+        try:
+            hints = typing.get_type_hints(self.factory)
+        except NameError:  # a method of one's own, with names that are known only where it was written
+            return {}
+        return {name: typing.get_args(hint) for name, hint in hints.items() if typing.get_origin(hint) is Literal}
+
+    def _check_values(self, given: Mapping[str, Any]) -> None:
+        """Refuse words that mean nothing, one number for a pair, and a third that nobody would read."""
+        for name, value in given.items():
+            default = self.defaults[name]
+            if name in self.choices and value not in self.choices[name]:
+                raise ValueError(str(unknown(name, str(value), self.choices[name], owner=self.class_name)))
+            if not isinstance(default, tuple):
+                continue
+            several = isinstance(value, (tuple, list))
+            if several and len(value) == len(default):
+                continue
+            shown = tuple(getattr(entry, "value", entry) for entry in value) if several else value
+            sentence = f"{self.class_name}({name}={shown!r}): {name} is {len(default)} numbers, as in {default!r}."
+            raise ValueError(sentence) if several else TypeError(sentence)
 
 
 _METHODS: dict[str, Method] = {}
@@ -156,8 +183,11 @@ def method(name: str) -> Method:
     """Return a named optimizer's entry.
 
     Raises:
+        TypeError: for what is no text.
         UsageError: for a name that is not in the catalogue, with the nearest that are.
     """
+    if not isinstance(name, str):
+        raise TypeError(f'{name!r} is no name: write "adamw", or call the class itself.')
     found = _METHODS.get(name.lower())
     if found is None:
         known = called(name)

@@ -6,6 +6,7 @@ import ast
 from typing import Any
 
 from slalom.errors import UsageError, unknown
+from slalom.recipes.blueprint import Blueprint
 from slalom.recipes.registry import Method, method
 
 
@@ -16,7 +17,7 @@ def parse_spec(word: str) -> tuple[Method, dict[str, Any]]:
         The catalogue entry, and the arguments that were given.
 
     Raises:
-        UsageError: for a name or an argument that does not exist, or arguments that cannot be read.
+        UsageError: for a name or an argument that does not exist, or arguments that cannot be read or used.
     """
     name, _, tail = word.partition(":")
     entry = method(name)
@@ -26,6 +27,10 @@ def parse_spec(word: str) -> tuple[Method, dict[str, Any]]:
             raise unknown("argument", argument, entry.defaults, owner=name)
         if given[argument] is None and isinstance(entry.defaults[argument], str):
             given[argument] = "none"  # the word, where words are asked for
+    try:
+        entry.recipe(**Blueprint(entry).live({**entry.defaults, **given}))
+    except (TypeError, ValueError) as error:
+        raise UsageError(f'"{word}": {error}') from None
     return entry, given
 
 

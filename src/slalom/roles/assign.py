@@ -25,7 +25,9 @@ _CONVOLUTIONS: Final = (
     nn.ConvTranspose2d,
     nn.ConvTranspose3d,
 )
+_MATRICES: Final = (nn.Linear, nn.Bilinear, nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)
 _EMBEDDINGS: Final = (nn.Embedding, nn.EmbeddingBag)
+_LINEAR_KINDS: Final = frozenset({"Conv1D"})  # of transformers, GPT-2's; its weight is (in, out)
 _EMBEDDING_NAMES: Final = ("embed", "token", "position")  # of parameters that belong to no known layer
 _HEAD_NAMES: Final = frozenset({"head", "lm_head", "classifier", "fc", "output", "out", "logits", "unembed", "decoder"})
 
@@ -123,7 +125,7 @@ def guess_role(parameter: Tensor) -> Role:
 
 
 def _head(model: nn.Module) -> nn.Module | None:
-    """Return the last linear layer: by its name if one has a head's name, else the last of several.
+    """Return the last linear layer: by its name if one has a head's name, else the last, unless it is all there is.
 
     What is there once per numbered block, as the "out" of attention layers may be, is no head.
     """
@@ -132,7 +134,8 @@ def _head(model: nn.Module) -> nn.Module | None:
     named = [m for name, m in linear if name.rsplit(".", 1)[-1] in _HEAD_NAMES and kinds[_unnumbered(name)] == 1]
     if named:
         return named[-1]
-    return linear[-1][1] if len(linear) > 1 else None
+    before = any(isinstance(module, (*_CONVOLUTIONS, *_EMBEDDINGS, nn.RNNBase)) for module in model.modules())
+    return linear[-1][1] if len(linear) > 1 or (linear and before) else None
 
 
 def _unnumbered(name: str) -> str:
@@ -149,7 +152,7 @@ def _by_module(name: str, parameter: Tensor, module: nn.Module, own_name: str, h
         return Assigned(name, parameter, "head", "the last linear layer")
     if isinstance(module, _CONVOLUTIONS):
         return Assigned(name, parameter, "convolution", f"kernel of {kind}")
-    if isinstance(module, (nn.Linear, nn.Bilinear, nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)):
+    if kind in _LINEAR_KINDS or isinstance(module, _MATRICES):
         return Assigned(name, parameter, "matrix", f"{own_name} of {kind}")
     if parameter.ndim < 4 and any(word in own_name for word in _EMBEDDING_NAMES):
         return Assigned(name, parameter, "embedding", f'named "{own_name}"')

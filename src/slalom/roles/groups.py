@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
+import sys
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -48,7 +49,12 @@ def param_groups(
     Raises:
         ValueError: if ``layer_decay`` or ``fan_out`` comes without ``lr``, or a number is out of range.
         UsageError: if an override's pattern matches no parameter.
+        TypeError: for parameters instead of a model.
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"param_groups got a {type(model).__name__}: give the model, whose layers tell what is decayed."
+        )
     if layer_decay is not None and not 0 < layer_decay <= 1:
         raise ValueError(f"{layer_decay=}: layer_decay must be in (0, 1].")
     if layer_decay is not None and lr is None:
@@ -94,7 +100,8 @@ def split_by_shape(group: dict[str, Any]) -> list[dict[str, Any]]:
         tensor = entry[1] if isinstance(entry, tuple) else entry
         kinds.setdefault(guess_role(tensor[0] if blocks.get(place) == "batch" else tensor), []).append(place)
     if "matrix" in kinds or "convolution" in kinds:
-        warn_guessed([f"{len(kinds.get('matrix', [])) + len(kinds.get('convolution', []))} matrices"])
+        count = len(kinds.get("matrix", [])) + len(kinds.get("convolution", []))
+        warn_guessed(f"{count} matrices", 'Give the model, not its parameters, or a "role" per group.')
     parts = []
     for kind, members in kinds.items():
         own = {at: blocks[place] for at, place in enumerate(members) if place in blocks}
@@ -105,12 +112,14 @@ def split_by_shape(group: dict[str, Any]) -> list[dict[str, Any]]:
     return parts
 
 
-def warn_guessed(names: list[str]) -> None:
-    """Say whose roles were guessed, and how to tell them."""
+def warn_guessed(whose: str, advice: str) -> None:
+    """Say whose roles were guessed, and how to tell them, at the line that called slalom."""
+    frame, depth = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "slalom":
+        frame, depth = frame.f_back, depth + 1
     warnings.warn(
-        f"roles of {', '.join(names[:4])}{', ...' if len(names) > 4 else ''} were guessed from shapes: an "
-        'embedding or a head looks like a hidden matrix. Give the model, not its parameters, or a "role" per group.',
-        stacklevel=5,
+        f"roles of {whose} were guessed from shapes: an embedding or a head looks like a hidden matrix. {advice}",
+        stacklevel=depth,
     )
 
 

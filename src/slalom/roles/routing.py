@@ -34,7 +34,8 @@ def groups_by_role(
         found = assign_roles(params, roles, declared)
         guessed = [entry.name for entry in found if entry.guessed]
         if guessed:
-            warn_guessed(guessed)
+            some = f"{', '.join(guessed[:4])}{', ...' if len(guessed) > 4 else ''}, which no known layer holds,"
+            warn_guessed(some, f'Say what they are: roles={{"{guessed[0]}": "matrix"}}, or a pattern of names.')
         kinds = list(dict.fromkeys(entry.role for entry in found))
         groups: list[dict[str, Any]] = [
             {"params": [(e.name, e.parameter) for e in found if e.role == kind], "role": kind} for kind in kinds
@@ -83,7 +84,10 @@ def with_blocks(group: dict[str, Any], declared: Declared) -> dict[str, Any]:
 
     Raises:
         UsageError: if a parameter cannot be cut as declared.
+        ValueError: if there are no parameters in it.
     """
+    if "params" not in group:
+        raise ValueError(f'a parameter group has {", ".join(map(repr, group)) or "nothing"} and no "params".')
     group = {**group, "params": _listed(group["params"])}
     given = group.pop("blocks", None)
     found: dict[int, Blocks] = {}
@@ -157,6 +161,8 @@ def _listed(params: Any) -> list[Any]:
     """
     if isinstance(params, (set, frozenset)):
         raise TypeError("parameters in a set have no order that a checkpoint could rely on: put them into a list.")
+    if not isinstance(params, Iterable):
+        raise TypeError(f"params={params!r}: give the model, or its parameters, with or without names, or groups.")
     return [params] if isinstance(params, Tensor) else list(params)
 
 
