@@ -101,3 +101,17 @@ def test_methods_of_one_name_are_told_apart(name: str, other: str) -> None:
     assert other in entry.others
     assert other in str(named_class(name).__doc__)
     assert f"  not         {entry.others[:20]}" in describe_method(entry)
+
+
+def test_no_letter_stands_for_two_things_in_one_line() -> None:
+    for name in list_optimizers():
+        for line in told(name):
+            left, _, right = line.partition(" ← ")
+            assert left != right, f"{name}: {line}"
+
+
+def test_what_depends_on_the_step_alone_is_said_once() -> None:
+    lines = told("schedule-free-plus:anneal=100")
+    assert sum(line.startswith("β = ") for line in lines) == 1
+    assert sum(line.startswith("β₋₁ = ") for line in lines) == 1
+    assert "f_z = loss + sum(g (β / β₋₁) (z − w))[model]" in lines
