@@ -62,6 +62,8 @@ def test_the_graph_computes_what_the_text_computes() -> None:
         (lambda m, g, b: m / g * m, "(m / g) m", r"\frac{m}{g}\, m"),
         (lambda m, g, b: b * (m / g) * a.sqrt(m), "(0.9 m / g) √m", None),
         (lambda m, g, b: 0.5 * (m / g), "0.5 m / g", None),
+        (lambda m, g, b: m * (b - 2), "-1.1 m", None),
+        (lambda m, g, b: (m / g) * b * g, "(0.9 m / g) g", None),
         (lambda m, g, b: a.norm(m, "row") * a.total(g), "‖m‖[row] sum(g)", None),
         (lambda m, g, b: a.where(g > 0, m, 0.0), "m if g > 0 else 0", None),
         (lambda m, g, b: m @ g.T, "m gᵀ", r"m g^{\top}"),
@@ -75,6 +77,12 @@ def test_printing(build: Any, unicode: str, tex: str | None) -> None:
     assert text(node) == unicode
     if tex is not None:
         assert latex(node) == tex
+
+
+def test_what_is_taken_off_and_added_again_is_no_arithmetic() -> None:
+    m, g = symbol("m"), symbol("g")
+    assert (m - g) + g is m
+    assert text((m - g) + m) == "m − g + m"
 
 
 def test_what_a_value_makes_neutral_is_left_out_where_values_are_shown() -> None:

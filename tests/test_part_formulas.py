@@ -139,7 +139,7 @@ PUSH = {"matrix": [[0.5, 0.1], [-0.2, 0.3]], "vector": [0.5, 0.1]}
         {"regularize": P.GroupL2(0.5)},
         {"regularize": P.NormLoss(0.5)},
         {"regularize": P.Constrained(kappa=0.1)},
-        {"geometry": P.Eigenbasis(Recipe(), beta=0.5, frequency=1)},
+        {"geometry": P.Eigenbasis(Recipe(guard=P.Tangent(delta=10.0)), beta=0.5, frequency=1)},
         {"geometry": P.Kronecker()},
     ],
     ids=lambda given: type(next(iter(given.values()))).__name__,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 import pytest
 
-from slalom.describe import describe_method, symbolic
+from slalom.describe import describe_method, formulas, symbolic
 from slalom.describe.formulas import formula_lines
 from slalom.errors import UsageError
 from slalom.named import named_class
@@ -101,3 +102,36 @@ def test_methods_of_one_name_are_told_apart(name: str, other: str) -> None:
     assert other in entry.others
     assert other in str(named_class(name).__doc__)
     assert f"  not         {entry.others[:20]}" in describe_method(entry)
+
+
+def test_no_letter_stands_for_two_things_in_one_line() -> None:
+    for name in list_optimizers():
+        for line in told(name):
+            left, _, right = line.partition(" ← ")
+            assert left != right, f"{name}: {line}"
+
+
+def test_what_depends_on_the_step_alone_is_said_once() -> None:
+    lines = told("schedule-free-plus:anneal=100")
+    assert sum(line.startswith("β = ") for line in lines) == 1
+    assert sum(line.startswith("β₋₁ = ") for line in lines) == 1
+    assert "f_z = loss + sum(g (β / β₋₁) (z − w))[model]" in lines
+
+
+def test_every_method_can_be_read_from_top_to_bottom(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No two lines each read what the other replaces: then neither could stand first."""
+    ordered = formulas._in_reading_order
+
+    def checked(said: list[formulas._Said]) -> Iterator[formulas.Line]:
+        left = list(range(len(said)))
+        while left:
+            ready = [a for a in left if not any(formulas._goes_first(said, b, a) for b in left if a != b)]
+            assert ready, [said[place].line.text for place in left]
+            left.remove(ready[0])
+        return ordered(said)
+
+    monkeypatch.setattr(formulas, "_in_reading_order", checked)
+    for name in list_optimizers():
+        recipe = symbolic(*parse_spec(name))
+        for one in recipe.recipes().values() if isinstance(recipe, ByRole) else [recipe]:
+            formula_lines(one, 2)

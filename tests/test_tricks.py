@@ -112,6 +112,29 @@ def test_the_sign_rate_follows_its_table() -> None:
     assert seen == {0.2, 0.67, 0.8, 1.2}
 
 
+def test_tweaked_gradients_shrink_along_three_rows_and_begin_again() -> None:
+    w = torch.nn.Parameter(torch.zeros(4, 5, dtype=F64))
+    w.grad = torch.linspace(-1, 1, 20, dtype=F64).reshape(4, 5)
+    Recipe(gradient=P.Tweak(0.3), step=1.0).build([w]).step()
+    expected = np.array([1 - 0.3 * (k % 15) / 15 for k in range(20)]).reshape(4, 5)
+    np.testing.assert_allclose((-w.detach() / w.grad).numpy(), expected, rtol=1e-7)  # places become single precision
+
+
+@pytest.mark.parametrize("tweaked", [False, True])
+def test_neurons_that_began_alike_part_where_gradients_are_tweaked(tweaked: bool) -> None:
+    x = torch.linspace(-1, 1, 24, dtype=F64).reshape(8, 3)
+    net = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Tanh(), torch.nn.Linear(2, 1)).double()
+    for p in net.parameters():
+        torch.nn.init.constant_(p, 0.3)
+    optimizer = Recipe(gradient=P.Tweak() if tweaked else None, step=0.1).build(net)
+    for _ in range(100):
+        optimizer.zero_grad()
+        (net(x) - x.prod(1, keepdim=True)).square().mean().backward()
+        optimizer.step()
+    first, second = net[0].weight.detach()
+    assert bool((first - second).abs().max() > 1e-5) == tweaked
+
+
 def test_turns_are_what_each_part_would_do_alone() -> None:
     curvature, start = np.linspace(0.1, 1.0, 5), np.linspace(-1, 2, 5)
     alternating = P.Alternating(P.Arrested(), plain=3, turns=4, boost=2.0)
@@ -132,6 +155,7 @@ def test_turns_are_what_each_part_would_do_alone() -> None:
         {"momentum": P.Arrested(0.9), "scale": P.SecondMoment(0.9)},
         {"momentum": P.Alternating(P.Arrested(), 2, 2, 3.0)},
         {"momentum": P.Alternating(P.Ema(), 1, 3)},
+        {"gradient": P.Tweak(0.5, 2), "momentum": P.Ema()},
         {"step": P.SignRate(0.01)},
         {"form": P.Tunnel(floor=1e-2, limit=1.0)},
         {"form": P.Tunnel(P.FTRL(), 1e-2), "scale": P.Accumulated()},

@@ -2109,6 +2109,7 @@ class ScheduleFreeRAdam(Named):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-08,
         weight_decay: float = 0.0,
+        silent: bool = True,
         *,
         maximize: bool = False,
         executor: Executor = 'auto',

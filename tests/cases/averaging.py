@@ -219,6 +219,11 @@ CASES: dict[str, Case] = {
                 {"lr": 1e-2, "betas": (0.8, 0.9)},
                 1e-11,
             ),
+            Oracle(
+                lambda params: schedulefree.RAdamScheduleFree(params, lr=1e-2, silent_sgd_phase=False),
+                {"lr": 1e-2, "silent": False},
+                1e-11,
+            ),
         ),
         property=radam_waits_until_the_variance_can_be_trusted,
     ),

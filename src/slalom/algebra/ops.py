@@ -164,6 +164,8 @@ def _trivial(op: str, args: tuple[Expr | Number, ...]) -> Any:
             return _node("mul", a, a)
         if op == "pow" and b == 0:
             return 1.0
+    if op == "add" and isinstance(a, Expr) and a.op == "sub" and a.args[1] is b:  # what was taken off comes back
+        return a.args[0]
     if isinstance(b, Expr) and not isinstance(a, Expr) and ((op == "add" and a == 0) or (op == "mul" and a == 1)):
         return b
     return None

@@ -200,13 +200,16 @@ class _Printer:
     def mul(self, a: Expr | Number, b: Expr | Number) -> tuple[str, int]:
         if a is b:
             return self.d.power(self.at(a, _ATOM), "2"), _POWER
-        if isinstance(b, (int, float)):  # numbers first, as one writes them
+        if self._is_number(b) and not self._is_number(a):  # numbers first, as one writes them
             a, b = b, a
         space = r"\, " if self.d.latex else " "
         left = self.at(a, _PRODUCT)
         if not self.d.latex and self._ends_in_quotient(a):  # what follows would read as part of the divisor
             left = self.d.parens(left)
         return f"{left}{space}{self.at(b, _PRODUCT)}", _PRODUCT
+
+    def _is_number(self, node: Expr | Number) -> bool:
+        return not isinstance(node, Expr) or self._constant(node) is not None
 
     def _ends_in_quotient(self, node: Expr | Number) -> bool:
         node = self._plain(node)
@@ -216,7 +219,7 @@ class _Printer:
 
     def _last(self, product: Expr) -> bool:
         a, b = product.args
-        return self._ends_in_quotient(a if isinstance(b, (int, float)) else b)
+        return self._ends_in_quotient(a if self._is_number(b) and not self._is_number(a) else b)
 
     def div(self, a: Expr | Number, b: Expr | Number) -> tuple[str, int]:
         if self.d.latex:

@@ -76,6 +76,7 @@ class _Writer:
         self.store = _Words()
         self.spoken: list[Value] = []  # keeps alive what is known by its id
         self.told: set[int] = set()  # letters that have been explained
+        self.known: set[str] = set()  # what has been said of letters that depend on numbers alone, and means the same
         self.held: dict[int, Expr] = {}  # values that a state was set to, by that state's letter
         self.said: list[_Said] = []  # of the part at hand
 
@@ -111,7 +112,11 @@ class _Writer:
         for node in walk([right]):
             if node.op == "let" and id(node) not in self.told:
                 self.told.add(id(node))
-                self._add(slot, leaf("input", node.attrs["letter"]), "=", node.args[0], id(node))
+                again = f"{node.attrs['letter']} = {text(node.args[0])}"
+                if not (node.host and again in self.known):
+                    self._add(slot, leaf("input", node.attrs["letter"]), "=", node.args[0], id(node))
+                if node.host:
+                    self.known.add(again)
         self._add(slot, left, sign, right, id(left))
         if sign == "←" and isinstance(right, Expr) and right.args and right.op != "let":
             self.held[id(right)] = left

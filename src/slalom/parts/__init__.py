@@ -50,6 +50,7 @@ from slalom.parts.gradient import (
     Normalize,
     SoftClip,
     StandardizeRows,
+    Tweak,
     VarianceReduced,
 )
 from slalom.parts.guard import (
@@ -327,6 +328,7 @@ __all__ = [
     "TrendMoment",
     "TrustRatio",
     "Tunnel",
+    "Tweak",
     "TwoSpeeds",
     "UnitLength",
     "Unrooted",

@@ -298,7 +298,8 @@ class ScheduleFree(Average):
     def apply(self, x: Signals, s: Memory) -> Signals:
         step = let("step", x.result - x.w)
         s.rate = maximum(s.rate, x.rate)
-        beta, c = self._beta(x.t), let("c", self._share(x, s))
+        beta = let("β", self._beta(x.t)) if self.anneal else self._beta(x.t)
+        c = let("c", self._share(x, s))
         to_z: Value = c
         if self.anneal:  # y was made with another beta
             to_z = c + (1 - self._ratio(x.t)) * (1 - c)
@@ -332,4 +333,4 @@ class ScheduleFree(Average):
 
     def _ratio(self, t: Value) -> Value:
         """Return the beta of step t over the one before."""
-        return self._beta(t) / self._beta(t - 1)
+        return let("β", self._beta(t)) / let("β₋₁", self._beta(t - 1))

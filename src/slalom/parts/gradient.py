@@ -19,7 +19,7 @@ from slalom.algebra import (
 )
 from slalom.parts.base import Gradient
 from slalom.parts.memory import Memory
-from slalom.parts.ranges import Decay, NonNegative, Positive, check_count
+from slalom.parts.ranges import Decay, Fraction, NonNegative, Positive, check_count
 from slalom.parts.signals import NO_RATE, Signals
 
 
@@ -240,6 +240,33 @@ class KeepLength(Gradient):
         length = norm(x.grad)
         s.e = lerp(s.e, length, 1 - self.beta)
         return x.replace(direction=where(s.e > length, s.e / maximum(length, 1e-30), 1.0) * x.grad)
+
+
+class Tweak(Gradient):
+    """Gradients a little smaller from element to element, so that neurons which began alike do not stay alike.
+
+        g_k <- g_k (1 - rate j / n),   j = k mod n,   n = neurons times the number of inputs; k counts the elements
+
+    No chance is in it: as many rows as ``neurons`` get factors of their own, then these begin again. A neuron's last
+    input learns up to ``rate`` more slowly than it would.
+
+    Source: Babkin, FloatNeuralNet of the Triceps project ("tweakRate").
+
+    Args:
+        rate: how much smaller at the most.
+        neurons: how many rows differ.
+    """
+
+    rate: Fraction = 0.01
+    neurons: int = 3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_count("Tweak", "neurons", self.neurons)
+
+    def apply(self, x: Signals, s: Memory) -> Signals:
+        n = self.neurons * x.columns
+        return x.with_gradient(x.grad * (1 - self.rate * ((x.position % n) / n)))
 
 
 class Noise(Gradient):

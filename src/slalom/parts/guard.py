@@ -356,7 +356,7 @@ class Switch(Guard):
         along = let("along", total(q * g, "model"))
         known = abs(along) > 0
         gamma = let("γ", total(q * q, "model") / along)
-        a = let("a", where(known, lerp(s.a, gamma, 1 - self.beta2), s.a))
+        a = let("a⁺", where(known, lerp(s.a, gamma, 1 - self.beta2), s.a))
         settled = let("A", a / (1 - self.beta2**x.clock))
         close = (abs(settled - gamma) < self.tolerance * settled) & (x.clock > 1)
         was, rate = s.switched > 0, s.rate

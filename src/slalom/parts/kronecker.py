@@ -185,13 +185,13 @@ class KLEigenbasis(Eigenbasis, name="kl_eigenbasis"):
 
     def _gather(self, x: Signals, grad: Value, s: Memory) -> None:
         rows, columns, l, r = x.rows, x.columns, s.l, s.r  # noqa: E741
-        first = x.t <= 1
+        first, before = x.t <= 1, let("l′", l)  # what r follows is l as it was
         whitened = let("Y", where(first, x.grad, x.grad @ s.Q_R / sqrt(r)))
         other = let("Z", where(first, x.grad.mT, x.grad.mT @ s.Q_L / sqrt(l).mT))
         s.L = lerp(s.L, gram(self._precise(whitened)) / columns, 1 - self.beta)
         s.R = lerp(s.R, gram(self._precise(other)) / rows, 1 - self.beta)
         s.l = where(first, l, self._followed(l, mean(grad * grad / r, "row"), rows))
-        s.r = where(first, r, self._followed(r, mean(grad * grad / l, "column"), columns))
+        s.r = where(first, r, self._followed(r, mean(grad * grad / before, "column"), columns))
 
     def _followed(self, values: Value, new: Value, side: Value) -> Value:
         most = maximum(10.0, minimum(side, 4000.0))

@@ -53,10 +53,10 @@ class _Growing(Regularize, abstract=True):
         if growth == "fixed":
             return strength, none
         if growth == "incremental":
-            return strength, (x.t - 1) * strength
+            return strength, strength * (x.t - 1)
         if growth == "square":
-            past = sqrt(x.t - 1) * strength
-            return sqrt(x.t) * strength - past, past
+            past = strength * sqrt(x.t - 1)
+            return strength * sqrt(x.t) - past, past
         metric, seen, per = x.metric, abs(x.direction), self._groups()
         if per != "element":
             metric = metric if is_constant_along(metric, per) else sqrt(mean(metric * metric, per))

@@ -325,11 +325,13 @@ class Rectified(Scale):
         scale: the metric that is rectified, of any kind with one decay: its ``beta`` sets the horizon.
         threshold: 4 in the paper, 5 in the authors' code and torch.
         until: what moves the weights until then.
+        factor: divide D by the root; False leaves that to the step `RectifiedRate`.
     """
 
     scale: Scale = SecondMoment()
     threshold: NonNegative = 5.0
     until: Literal["momentum", "nothing"] = "momentum"
+    factor: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -348,4 +350,4 @@ class Rectified(Scale):
         trusted = rho > self.threshold
         if self.until == "nothing":
             y = y.replace(direction=where(trusted, y.direction, 0.0))
-        return y.replace(metric=where(trusted, y.metric / r, 1.0))
+        return y.replace(metric=where(trusted, y.metric / r if self.factor else y.metric, 1.0))

@@ -48,17 +48,19 @@ class RectifiedRate(Step):
     Args:
         lr: the learning rate.
         beta: decay of the second moment whose trust grows, above 0.6.
+        silent: no rate until rho > 4; False for lr, for a scale that does not divide until then: `Rectified`.
     """
 
     lr: NonNegative = 1e-3
     beta: Decay = 0.999
+    silent: bool = True
 
     def apply(self, x: Signals, s: Memory) -> Signals:
         longest = 2 / (1 - self.beta) - 1
         power = self.beta**x.t
         rho = let("ρ", longest - 2 * x.t * power / (1 - power))
         factor = (rho - 4) * (rho - 2) * longest / ((longest - 4) * (longest - 2) * rho)
-        return x.replace(rate=self.lr * let("r", where(rho > 4, sqrt(maximum(factor, 0)), 0.0)))
+        return x.replace(rate=self.lr * let("r", where(rho > 4, sqrt(maximum(factor, 0)), 0.0 if self.silent else 1.0)))
 
 
 class Relative(Step):

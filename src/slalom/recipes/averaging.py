@@ -15,6 +15,7 @@ from slalom.parts import (
     HeavyBall,
     Lookahead,
     PulledBack,
+    Rectified,
     RectifiedRate,
     Restarted,
     ScheduleFree,
@@ -82,7 +83,7 @@ def schedule_free_adamw(
     year=2024,
     source="Defazio et al. 2024, arXiv:2405.15682; warm-up: Liu et al. 2019, arXiv:1908.03265",
     use="schedule-free training where not even the warm-up's length is known; evaluate inside opt.averaged()",
-    avoid="runs of a few steps: the first ones, four with betas[1] = 0.999, move nothing",
+    avoid="runs of a few steps: the first ones, four with betas[1] = 0.999, move nothing; silent=False: by plain SGD",
     lrs=(1e-3, 3e-3, 1e-2),
     also=("RAdamScheduleFree",),
 )
@@ -91,12 +92,14 @@ def schedule_free_radam(
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
     weight_decay: float = 0.0,
+    silent: bool = True,
 ) -> Recipe:
+    moment = SecondMoment(betas[1], eps)
     return Recipe(
-        scale=SecondMoment(betas[1], eps),
+        scale=moment if silent else Rectified(moment, 4.0, factor=False),
         regularize=decoupled(weight_decay),
         average=ScheduleFree(betas[0]),
-        step=RectifiedRate(lr, betas[1]),
+        step=RectifiedRate(lr, betas[1], silent),
     )
 
 
