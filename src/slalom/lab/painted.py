@@ -63,8 +63,8 @@ class Painted(Phenomenon):
         "20-64-64-4 units with rectifiers on a mixture of four Gaussians; the paper has FashionMNIST, CIFAR10 and a "
         "convolutional network. The directions are orthogonal and of one length by construction. The paper raises the "
         "loss of high pixels, up to a limit, one pixel at a time; here every step sees all of them on 16 samples, and "
-        "high ones lower -log(1 - p): the gradient of the loss is gone where an answer is surely right, and with it ten of "
-        "the 64 pixels stayed low. The rate is the better of two."
+        "high ones lower -log(1 - p): the gradient of the loss is gone where an answer is surely right, and with it "
+        "ten of the 64 pixels stayed low. The rate is the better of two."
     )
     signs: ClassVar = (
         Sign("right", "share of the pixels on the right side of a loss of 1", "measured before: 64 of 64", low=0.95),
