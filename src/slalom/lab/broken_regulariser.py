@@ -52,6 +52,10 @@ class BrokenRegulariser(Phenomenon):
     )  # fmt: skip
     seconds: ClassVar = (4.0, 2.0)
     quick: ClassVar = {"steps": 400, "coordinates": 1000}
+    variants: ClassVar = {
+        "broken-regulariser:steps=3000": "five times as long: AdaGrad still never, Adam still at two in three",
+        "separable": "where such a method ends, if not where the theorem says",
+    }
 
     def run(self, seed: int, progress: Progress) -> Run:
         """Watch all methods on the same gradients."""

@@ -63,7 +63,10 @@ class DoubleDescent(Phenomenon):
     )  # fmt: skip
     seconds: ClassVar = (2.0, 0.3)
     quick: ClassVar = {"samples": 100, "trials": 4}
-    variants: ClassVar = {"double-descent:noise=0.1": "with clean labels the largest models win"}
+    variants: ClassVar = {
+        "double-descent:noise=0.1": "with cleaner labels the largest models win",
+        "double-descent:inputs=5": "fewer inputs: an easier map, the peak stays",
+    }
 
     def run(self, seed: int, progress: Progress) -> Run:
         """Fit all sizes."""

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from slalom.lab.phenomenon import Phenomenon, Run, Sign, Table
+from slalom.landscape import Plane
+from slalom.pictures import Picture
 
 Verdict: TypeAlias = Literal["seen", "partly seen", "not seen", "nothing to judge"]
 
@@ -145,6 +147,10 @@ class Finding:
                     if not curve.faint
                 ]
                 for title, picture in self.runs[0].pictures.items()
+                if isinstance(picture, Picture)
+            },
+            "planes": {
+                title: plane.as_json() for title, plane in self.runs[0].pictures.items() if isinstance(plane, Plane)
             },
         }
 

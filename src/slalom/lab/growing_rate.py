@@ -69,7 +69,10 @@ class GrowingRate(Phenomenon):
     seeds: ClassVar = 3
     seconds: ClassVar = (4.0, 2.0)
     quick: ClassVar = {"steps": 200}
-    variants: ClassVar = {"growing-rate:steps=1000": "a difference in the last digit becomes another network"}
+    variants: ClassVar = {
+        "growing-rate:steps=1000": "a difference in the last digit becomes another network",
+        "growing-rate:momentum=0.0": "without momentum no past is needed",
+    }
 
     def run(self, seed: int, progress: Progress) -> Run:
         """Train from one start in all four ways."""

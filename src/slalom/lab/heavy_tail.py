@@ -58,7 +58,10 @@ class HeavyTail(Phenomenon):
     )  # fmt: skip
     seconds: ClassVar = (3.0, 2.0)
     quick: ClassVar = {"steps": 150}
-    variants: ClassVar = {"heavy-tail muon:lr=0.05 lion:lr=0.01 adagrad:lr=0.5": "how others treat rare classes"}
+    variants: ClassVar = {
+        "heavy-tail muon:lr=0.05 lion:lr=0.01 adagrad:lr=0.5": "how others treat rare classes",
+        "heavy-tail-text": "the same on real text",
+    }
 
     def run(self, seed: int, progress: Progress) -> Run:
         """Train with every recipe; nothing is random, so the seed changes nothing."""

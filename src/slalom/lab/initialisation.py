@@ -65,7 +65,10 @@ class Initialisation(Phenomenon):
     seeds: ClassVar = 3
     seconds: ClassVar = (20.0, 4.0)
     quick: ClassVar = {"steps": 150}
-    variants: ClassVar = {"initialisation:depth=10": "a shallow one learns from He's and Xavier's"}
+    variants: ClassVar = {
+        "initialisation:depth=10": "a shallow one learns from He's and Xavier's",
+        "initialisation:depth=22": "the depth at which the paper's two curves still both fall",
+    }
 
     def run(self, seed: int, progress: Progress) -> Run:
         """Measure and train from each rule."""

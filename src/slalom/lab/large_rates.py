@@ -66,6 +66,10 @@ class LargeRates(Phenomenon):
     )  # fmt: skip
     seeds: ClassVar = 3
     seconds: ClassVar = (44.0, 5.0)
+    variants: ClassVar = {
+        "large-rates:fine=0.2": "a second stage that is less gentle: how much of the first one it undoes",
+        "large-rates:samples=1024": "more data: less to gain from the first rate",
+    }
     quick: ClassVar = {"steps": 400, "rates": (0.01, 0.1, 0.5, 1.0, 4.0)}
 
     def run(self, seed: int, progress: Progress) -> Run:

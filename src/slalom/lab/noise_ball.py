@@ -57,6 +57,10 @@ class NoiseBall(Phenomenon):
     )  # fmt: skip
     seconds: ClassVar = (2.0, 1.0)
     quick: ClassVar = {"steps": 500}
+    variants: ClassVar = {
+        "noise-ball:start=100.0": "from far away: a falling rate takes long to forget the start",
+        "noise-ball:runs=100": "what a hundred runs can tell, and one cannot",
+    }
 
     def run(self, seed: int, progress: Progress) -> Run:
         """Run all rates."""

@@ -7,16 +7,18 @@ from html import escape
 
 from slalom import pictures
 from slalom.lab.finding import Finding, cell
+from slalom.landscape import Plane
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 _LOOK = (
     ":root{color-scheme:light dark}"
     "body{max-width:46rem;margin:3rem auto;padding:0 1rem;font:16px/1.5 system-ui,sans-serif}"
     "body{background:#fff;color:#1f2328}"
-    "svg{max-width:100%;height:auto;margin:1rem 0}h1{font-size:1.5rem;margin-bottom:0}"
+    "svg{max-width:100%;height:auto;margin:1rem 0}h1{font-size:1.5rem;margin-bottom:0}h2{font-size:1.1rem}"
     "table{border-collapse:collapse;font-variant-numeric:tabular-nums;margin:1rem 0}"
     "td{padding:.25rem .8rem .25rem 0;text-align:right;border-bottom:1px solid #8884;vertical-align:top}"
-    "td:first-child,.signs td{text-align:left}.quiet{opacity:.7}"
+    "td:first-child,.signs td{text-align:left}.quiet,tr:first-child{opacity:.7}"
+    ".wide{overflow-x:auto}code{font:.9em ui-monospace,monospace}dd{margin:0 0 .6rem 1.5rem}"
     "@media(prefers-color-scheme:dark){body{background:#0d1117;color:#e6edf3}}"
 )
 
@@ -50,16 +52,20 @@ def html(finding: Finding) -> str:
     ]
     if table is not None:
         rows = [table.head, *((name, *map(cell, row)) for name, row in table.rows.items())]
-        parts.append(f"<table>{''.join(map(_row, rows))}</table>")
+        parts.append(f'<div class="wide"><table>{"".join(map(_row, rows))}</table></div>')
     signs = [
         (one.sign.claim, one.sign.expected, f"{one.measured}; {one.sign.needs} needed", one.verdict)
         for one in finding.judged
     ]
     rows = [("claim", "expected", "measured", ""), *signs]
     parts.append(f'<table class="signs">{"".join(map(_row, rows))}</table>')
+    tries = "".join(
+        f"<dt><code>slalom lab {escape(word)}</code></dt><dd>{escape(why)}</dd>" for word, why in what.variants.items()
+    )
     settings = ", ".join(f"{name}={value}" for name, value in what.settings().items())
     parts += [
         f"<p><strong>{escape(finding.sentence)}</strong></p><p>{escape(what.here)}</p>",
+        f"<h2>What to try next</h2><dl>{tries}</dl>",
         f'<p class="quiet">{escape(settings)}; seeds from {finding.first}, {len(finding.runs)} runs, '
         f"{finding.seconds:.3g} CPU seconds.</p></body></html>\n",
     ]
@@ -67,7 +73,10 @@ def html(finding: Finding) -> str:
 
 
 def _pictures(finding: Finding) -> list[str]:
-    return [pictures.svg(picture, title) for title, picture in finding.runs[0].pictures.items()]
+    return [
+        one.svg(title) if isinstance(one, Plane) else pictures.svg(one, title)
+        for title, one in finding.runs[0].pictures.items()
+    ]
 
 
 def _row(cells: tuple[str, ...]) -> str:

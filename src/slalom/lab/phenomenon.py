@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeAlias, TypeVar
 
 from slalom.errors import UsageError, unknown
+from slalom.landscape import Plane
 from slalom.pictures import Picture
 from slalom.recipes.spec import parse_arguments, parse_spec
 
@@ -68,12 +69,12 @@ class Run:
 
     Attributes:
         values: the numbers that signs look at, by key; one that these settings do not yield is not there.
-        pictures: by title.
+        pictures: by title; curves, or the loss over a plane.
         table: more numbers.
     """
 
     values: Mapping[str, float]
-    pictures: Mapping[str, Picture] = field(default_factory=dict)
+    pictures: Mapping[str, Picture | Plane] = field(default_factory=dict)
     table: Table | None = None
 
 

@@ -64,7 +64,10 @@ class Rank(Phenomenon):
     seeds: ClassVar = 3
     seconds: ClassVar = (25.0, 4.0)
     quick: ClassVar = {"steps": 7000}
-    variants: ClassVar = {"rank:noise=0.5": "less noise, slower collapse"}
+    variants: ClassVar = {
+        "rank:noise=0.5": "less noise, slower collapse",
+        "rank:outputs=3": "a map that needs three: the fourth goes",
+    }
 
     def run(self, seed: int, progress: Progress) -> Run:
         """Train from one start with all three."""

@@ -62,7 +62,9 @@ class Separable(Phenomenon):
     seeds: ClassVar = 3
     seconds: ClassVar = (30.0, 4.0)
     quick: ClassVar = {"steps": 10_000}
-    variants: ClassVar = {"separable:eps=1e-8": "the usual epsilon undoes it"}
+    variants: ClassVar = {
+        "separable:eps=1e-8": "the usual epsilon undoes it",
+    }
 
     def run(self, seed: int, progress: Progress) -> Run:
         """Train both on one data set."""

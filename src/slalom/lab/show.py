@@ -9,6 +9,7 @@ from typing import TypeAlias
 from slalom import pictures
 from slalom.lab.finding import Finding, Judged, cell
 from slalom.lab.phenomenon import Table
+from slalom.landscape import Plane
 
 # Names of styles are rich's; who prints without colours leaves them out.
 Row: TypeAlias = "list[tuple[str, str]]"
@@ -20,7 +21,9 @@ def rows(finding: Finding, width: int = 100) -> Iterator[Row]:
     """Yield the screen: claim, picture, numbers, signs, verdict, what to try next."""
     what = finding.phenomenon
     width = min(width, 110)
-    yield [(what.name.upper(), "bold"), (f"   {what.title}", "")]
+    for place, line in enumerate(textwrap.wrap(what.title, width - len(what.name) - 3)):
+        head = f"{what.name.upper() if not place else '':<{len(what.name)}}"
+        yield [(head, "bold"), (f"   {line}", "")]
     yield from _wrapped(what.source, width, style="dim")
     yield []
     yield from _wrapped(what.claim, width)
@@ -29,7 +32,7 @@ def rows(finding: Finding, width: int = 100) -> Iterator[Row]:
         yield from _drawn(title, picture, width)
     if finding.table is not None:
         yield []
-        yield from _numbers(finding.table, len(finding.runs))
+        yield from numbers(finding.table, len(finding.runs), width)
     yield []
     yield from _signs(finding.judged, width)
     yield []
@@ -41,8 +44,11 @@ def rows(finding: Finding, width: int = 100) -> Iterator[Row]:
     last = finding.first + len(finding.runs) - 1
     seeds = f"seeds {finding.first} to {last}" if last > finding.first else f"seed {finding.first}"
     yield from _labelled("ran", f"{settings}; {seeds}; {finding.seconds:.3g} CPU seconds", width)
+    yield []
+    yield [("  try next", "bold")]
     for word, why in what.variants.items():
-        yield from _labelled("try", f"slalom lab {word}   {why}", width)
+        yield [(f"  slalom lab {word}", "cyan")]  # whole, to be copied
+        yield from _wrapped(why, width, style="dim", indent=6)
 
 
 def text(finding: Finding, width: int = 100) -> str:
@@ -61,8 +67,13 @@ def _labelled(label: str, words: str, width: int) -> Iterator[Row]:
         yield [(f"  {label if not place else '':<10}", "dim"), (line, "")]
 
 
-def _drawn(title: str, picture: pictures.Picture, width: int) -> Iterator[Row]:
+def _drawn(title: str, picture: pictures.Picture | Plane, width: int) -> Iterator[Row]:
     yield [(f"  {title}", "bold")]
+    if isinstance(picture, Plane):
+        yield from (
+            [(row, _colour(0) if "│" in row or "└" in row else "dim")] for row in picture.draw(width).splitlines()
+        )
+        return
     columns = max(24, min(width - 14, 84))
     for row in pictures.painted(picture, columns, 14):
         yield [("  ", ""), *((piece, "" if place is None else _colour(place)) for piece, place in row)]
@@ -72,7 +83,7 @@ def _drawn(title: str, picture: pictures.Picture, width: int) -> Iterator[Row]:
         if sum(len(piece) for piece, _ in line) + len(key) > width:
             yield line
             line = [("  ", "")]
-        line.append((f"{key}   ", _colour(place)))
+        line.append((f"{'   ' if len(line) > 1 else ''}{key}", _colour(place)))
     if len(line) > 1:
         yield line
 
@@ -81,14 +92,28 @@ def _colour(place: int) -> str:
     return _CURVES[place % len(_CURVES)]
 
 
-def _numbers(table: Table, runs: int) -> Iterator[Row]:
-    cells = [table.head, *((name, *map(cell, row)) for name, row in table.rows.items())]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(table.head))]
+def numbers(table: Table, runs: int, width: int) -> Iterator[Row]:
+    """Yield a table: as it is, turned on its side, or with the names of its rows above the numbers, as it fits."""
+    cells = [list(table.head), *([name, *map(cell, row)] for name, row in table.rows.items())]
+    turned = [list(column) for column in zip(*cells, strict=True)]
+    cells = min((cells, turned), key=lambda one: max(0, sum(_widths(one)) - width))
+    widths = _widths(cells)
+    above = sum(widths) > width
     for place, row in enumerate(cells):
-        aligned = [f"{row[0]:<{widths[0]}}", *(f"{c:>{w}}" for c, w in zip(row[1:], widths[1:], strict=True))]
-        yield [("  " + "   ".join(aligned), "" if place else "dim")]
+        style = "" if place else "dim"
+        if above:
+            yield [(f"  {row[0]}", style)]
+        name = "" if above else row[0]
+        numbers = "".join(f"{c:>{w}}" for c, w in zip(row[1:], widths[1:], strict=True))
+        yield [(f"{'' if above else '  '}{name:<{8 if above else widths[0] - 2}}{numbers}", style)]
     if runs > 1:
         yield [(f"  medians of {runs} runs", "dim")]
+
+
+def _widths(cells: Sequence[Sequence[str]]) -> list[int]:
+    """Return how many characters each column takes, with what separates it from the one before."""
+    longest = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return [2 + longest[0], *(3 + one for one in longest[1:])]
 
 
 def _signs(judged: Sequence[Judged], width: int) -> Iterator[Row]:
@@ -96,14 +121,14 @@ def _signs(judged: Sequence[Judged], width: int) -> Iterator[Row]:
     yield [("  signs", "bold")]
     for one in judged:
         style = _VERDICTS.get(one.verdict, "yellow")
-        for place, line in enumerate(textwrap.wrap(one.sign.claim, width - 17)):
-            yield [("  ", ""), (f"{'' if place else one.verdict:<15}", style), (line, "")]
+        for place, line in enumerate(textwrap.wrap(one.sign.claim, width - 18)):
+            yield [("  ", ""), (f"{'' if place else one.verdict:<16}", style), (line, "")]
         facts = f"{one.measured} here, {one.sign.needs} needed; {one.sign.expected}"
-        for line in textwrap.wrap(facts, width - 17):
-            yield [(" " * 17 + line, "dim")]
+        for line in textwrap.wrap(facts, width - 18):
+            yield [(" " * 18 + line, "dim")]
 
 
 def _spelled(value: object) -> str:
     if isinstance(value, tuple):
         return f"({', '.join(map(_spelled, value))})"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else str(value) or '""'

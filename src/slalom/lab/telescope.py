@@ -65,6 +65,10 @@ class Telescope(Phenomenon):
     seeds: ClassVar = 3
     seconds: ClassVar = (20.0, 4.0)
     quick: ClassVar = {"steps": 150}
+    variants: ClassVar = {
+        "telescope sgd:lr=0.1 sgd:lr=0.15 sgd:lr=0.2": "where it breaks: look at the rate beside `stable below`",
+        "telescope muon:lr=0.01 lion:lr=0.001": "other methods: the sum asks for short steps, not for gradients",
+    }
 
     def run(self, seed: int, progress: Progress) -> Run:
         """Train with every recipe from the same start, and add up."""
