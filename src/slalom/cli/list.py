@@ -9,10 +9,10 @@ import typer
 
 
 def list_methods(
-    pattern: Annotated[str | None, typer.Argument(help='a name, a family, or a pattern such as "adam*"')] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print data instead of a table")] = False,
+    pattern: Annotated[str | None, typer.Argument(help='A name, a family, or a pattern such as "adam*".')] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print data instead of a table.")] = False,
     as_markdown: Annotated[
-        bool, typer.Option("--markdown", help="print a page for documentation, with every formula")
+        bool, typer.Option("--markdown", help="Print a page for documentation, with every formula.")
     ] = False,
 ) -> None:
     """List the optimizers: family, year, state per parameter, what each is for."""
