@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help race race-quick test test-all bench lint types format conformance wheel-twice clean
+.PHONY: help race race-quick test test-all bench lint types format conformance pages wheel-twice clean
 
 help:            ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
@@ -51,6 +51,11 @@ OTHERS := ADOPT AdaBelief AdaFactor AdEMAMix Adan AdaNorm CAME DiffGrad FTRL Lam
 conformance: $(READY)  ## check every method, torch.optim and a rival; write docs/conformance.md (a few minutes)
 	-OMP_NUM_THREADS=1 $(BIN)/slalom check --all $(TORCH:%=torch.optim:%) $(OTHERS:%=pytorch_optimizer:%) \
 		--markdown > docs/conformance.md
+
+pages: $(READY)  ## write what is written from the code: the type stub, docs/methods.md, docs/contracts.md
+	$(BIN)/python -m slalom.named
+	$(BIN)/slalom list --markdown > docs/methods.md
+	$(BIN)/slalom check --list --markdown > docs/contracts.md
 
 wheel-twice: $(READY)  ## build the wheel twice, compare the bytes, leave it in dist/ (fetches hatchling)
 	$(BIN)/python scripts/wheel_twice.py dist

@@ -99,3 +99,19 @@ def test_a_value_keeps_its_formula_where_the_letter_would_also_mean_the_old_one(
 
     lines = [line.text for line in sheet(slalom.Recipe(momentum=Both())).lines]
     assert lines[:2] == ["u = 0.5 m + 0.5 g − m", "m ← 0.5 m + 0.5 g"]
+
+
+def test_the_version_is_told_and_every_command_stands_in_one_line() -> None:
+    assert run("--version").stdout == f"slalom {slalom.__version__}\n"
+    shown = run("--help").stdout.partition("Commands:\n")[2].rstrip().splitlines()
+    assert len(shown) == 10
+    assert all(line.startswith("  ") and line.endswith(".") and not line.endswith("...") for line in shown)
+
+
+@pytest.mark.parametrize("word", ["adamw:lr=abc", "adamw:betas=0.9", "muon:polar=newton"])
+@pytest.mark.parametrize("command", [["explain"], ["memory", "1m"]])
+def test_a_value_that_cannot_be_used_is_one_sentence(command: list[str], word: str) -> None:
+    done = run(*command, word)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f'slalom: "{word}": ')
+    assert len(done.stderr.splitlines()) == 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -34,22 +34,42 @@ class _Commands(TyperGroup):
 app = typer.Typer(
     name="slalom",
     cls=_Commands,
-    help="Optimizers for PyTorch: listed, explained, accounted for, raced, watched, checked.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
+    pretty_exceptions_enable=False,  # a traceback is for a report of a defect: plain, whole, and to be copied
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(race, name="race")
-app.command("list")(list_methods)
-app.command("explain")(explain)
-app.command("explain schedule")(explain_schedule)
-app.command("find-lr")(find_lr)
-app.command("landscape")(landscape)
-app.command("memory")(memory)
-app.command("observe")(observe)
-app.command("lab")(lab)
-app.command("check")(check)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from slalom import __version__
+
+        print(f"slalom {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Optimizers for PyTorch: listed, explained, accounted for, raced, watched, checked."""
+
+
+# Short enough to stand in a line each where all commands are listed.
+app.add_typer(race, name="race", short_help="Race optimizers against each other.")
+app.command("list", short_help="List the optimizers, and what each is for.")(list_methods)
+app.command("explain", short_help="Show a recipe: formula, state, traffic.")(explain)
+app.command("explain schedule", short_help="Draw a schedule.")(explain_schedule)
+app.command("find-lr", short_help="Look for a learning rate.")(find_lr)
+app.command("landscape", short_help="Draw the loss surface, say how sharp it is.")(landscape)
+app.command("memory", short_help="Say what training takes, beforehand.")(memory)
+app.command("observe", short_help="Say why a run does not train.")(observe)
+app.command("lab", short_help="Reproduce a published phenomenon.")(lab)
+app.command("check", short_help="Check any optimizer against contracts.")(check)
 
 
 def main() -> None:

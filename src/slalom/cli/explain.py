@@ -13,22 +13,25 @@ if TYPE_CHECKING:
 
 
 def explain(
-    recipe: Annotated[str, typer.Argument(help="an optimizer, as adamw or sgd:momentum=0.9, or a recipe file (.toml)")],
-    as_json: Annotated[bool, typer.Option("--json", help="print data, with the formulas in LaTeX too")] = False,
-    plan: Annotated[bool, typer.Option("--plan", help="show what each pass over memory does")] = False,
-    source: Annotated[bool, typer.Option("--source", help="print the C that runs it, and nothing else")] = False,
+    recipe: Annotated[
+        str, typer.Argument(help="An optimizer, as adamw or sgd:momentum=0.9, or a recipe file (.toml).")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print data, with the formulas in LaTeX too.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Show what each pass over memory does.")] = False,
+    source: Annotated[bool, typer.Option("--source", help="Print the C that runs it, and nothing else.")] = False,
     model: Annotated[
-        str | None, typer.Option(help="FILE.py:function that returns a model: show who in it gets which recipe")
+        str | None, typer.Option(help="FILE.py:function that returns a model: show who in it gets which recipe.")
     ] = None,
     roles: Annotated[
-        list[str] | None, typer.Option("--role", help="PATTERN=role, over what the model's layers say; may be repeated")
+        list[str] | None,
+        typer.Option("--role", help="PATTERN=role, over what the model's layers say; may be repeated."),
     ] = None,
     blocks: Annotated[
         list[str] | None,
-        typer.Option(help="PATTERN=3, PATTERN=64,16,16 or PATTERN=batch: parameters that are several matrices"),
+        typer.Option(help="PATTERN=3, PATTERN=64,16,16 or PATTERN=batch: parameters that are several matrices."),
     ] = None,
     parts: Annotated[
-        list[Path] | None, typer.Option(help="a Python file with parts or methods of your own; may be repeated")
+        list[Path] | None, typer.Option(help="A Python file with parts or methods of your own; may be repeated.")
     ] = None,
 ) -> None:
     """Show a recipe: the formula slot by slot, its state, its memory traffic, its source."""

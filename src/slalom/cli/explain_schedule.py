@@ -13,15 +13,15 @@ from slalom.errors import UsageError
 
 def explain_schedule(
     text: Annotated[
-        str, typer.Argument(metavar="TEXT|FILE.toml", help='as "warmup 500, cosine 9500", or a file of such by name')
+        str, typer.Argument(metavar="TEXT|FILE.toml", help='As "warmup 500, cosine 9500", or a file of such by name.')
     ],
     steps: Annotated[
         float | None,
-        typer.Option(min=1, help="length of the run: what percentages are of, and how much is drawn"),
+        typer.Option(min=1, help="Length of the run: what percentages are of, and how much is drawn."),
     ] = None,
-    lr: Annotated[float | None, typer.Option(help="show learning rates instead of multipliers")] = None,
-    svg: Annotated[Path | None, typer.Option(help="write the picture into this file")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print data instead of a picture")] = False,
+    lr: Annotated[float | None, typer.Option(help="Show learning rates instead of multipliers.")] = None,
+    svg: Annotated[Path | None, typer.Option(help="Write the picture into this file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print data instead of a picture.")] = False,
 ) -> None:
     """Draw a schedule: "warmup 5%, cosine", "wsd 10000 2000 shape=1-sqrt", "0.1 * one-cycle 1000", ..."""
     from rich.console import Console

@@ -49,26 +49,28 @@ def landscape(
         list[str] | None,
         typer.Argument(
             metavar="[FILE.py:function] [RECIPE...]",
-            help="a function that returns a model and a function loss(model); and recipes whose ways are drawn, as "
-            "adamw or sgd:momentum=0.9,lr=0.1, or TOML files",
+            help="A function that returns a model and a function loss(model); and recipes whose ways are drawn, as "
+            "adamw or sgd:momentum=0.9,lr=0.1, or TOML files.",
         ),
     ] = None,
-    workload: Annotated[str | None, typer.Option("--workload", "-w", help="train on this workload of the race")] = None,
-    steps: Annotated[int | None, typer.Option(help="of training; by default the workload's own, or 300")] = None,
+    workload: Annotated[
+        str | None, typer.Option("--workload", "-w", help="Train on this workload of the race.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Of training; by default the workload's own, or 300.")] = None,
     plane: Annotated[
-        str, typer.Option(help="through the start and both ends (ends), or nearest to all points (nearest)")
+        str, typer.Option(help="Through the start and both ends (ends), or nearest to all points (nearest).")
     ] = "auto",
-    size: Annotated[int, typer.Option(help="points of the map each way")] = 25,
-    batches: Annotated[int, typer.Option(help="batches of a workload on which the loss is measured")] = 8,
-    seed: Annotated[int, typer.Option(help="of weights, batches and directions")] = 0,
-    sharpness: Annotated[bool, typer.Option(help="measure how sharp each end is")] = True,
+    size: Annotated[int, typer.Option(help="Points of the map each way.")] = 25,
+    batches: Annotated[int, typer.Option(help="Batches of a workload on which the loss is measured.")] = 8,
+    seed: Annotated[int, typer.Option(help="Of weights, batches and directions.")] = 0,
+    sharpness: Annotated[bool, typer.Option(help="Measure how sharp each end is.")] = True,
     spectrum: Annotated[
-        bool, typer.Option("--spectrum", help="measure how all eigenvalues of the Hessian are spread at each end")
+        bool, typer.Option("--spectrum", help="Measure how all eigenvalues of the Hessian are spread at each end.")
     ] = False,
     out: Annotated[
-        Path | None, typer.Option(help="write the map as SVG into this file, and a spectrum into FILE-spectrum.svg")
+        Path | None, typer.Option(help="Write the map as SVG into this file, and a spectrum into FILE-spectrum.svg.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print data instead of a map")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print data instead of a map.")] = False,
 ) -> None:
     """Draw the loss surface: around a model, or on the plane that training crossed; and say how sharp its ends are.
 

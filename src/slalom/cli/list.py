@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from typing import Annotated
 
@@ -10,27 +9,35 @@ import typer
 
 
 def list_methods(
-    pattern: Annotated[str | None, typer.Argument(help='a name, a family, or a pattern such as "adam*"')] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print data instead of a table")] = False,
+    pattern: Annotated[str | None, typer.Argument(help='A name, a family, or a pattern such as "adam*".')] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print data instead of a table.")] = False,
+    as_markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print a page for documentation, with every formula.")
+    ] = False,
 ) -> None:
     """List the optimizers: family, year, state per parameter, what each is for."""
     from rich.console import Console
     from rich.table import Table
 
-    from slalom.describe import bytes_per_parameter
-    from slalom.errors import unknown
-    from slalom.recipes import FAMILIES, list_optimizers, method
+    from slalom.describe import by_family, bytes_per_parameter, methods_page
+    from slalom.errors import UsageError, unknown
+    from slalom.recipes import FAMILIES, list_optimizers
 
+    if as_json and as_markdown:
+        raise UsageError("--json and --markdown are two ways to print: give one.")
     names = list_optimizers(pattern)
     if pattern is not None and not names:
         raise unknown("optimizer", pattern, list_optimizers(), "`slalom list` shows all.")
-    order = [*FAMILIES, *sorted({method(name).family for name in names} - set(FAMILIES))]
-    entries = sorted(map(method, names), key=lambda entry: (order.index(entry.family), entry.year, entry.name))
+    if as_markdown:
+        print(methods_page(names), end="")
+        return
+    families = by_family(names)
     if as_json:
         fields = ("name", "class_name", "title", "family", "year", "source", "use", "avoid", "also", "others")
         rows = [
             {**{field: getattr(entry, field) for field in fields}, "state_bytes": bytes_per_parameter(entry)}
-            for entry in entries
+            for _, members in families
+            for entry in members
         ]
         print(json.dumps(rows, indent=2, ensure_ascii=False))
         return
@@ -39,7 +46,7 @@ def list_methods(
         table.add_column(no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
     table.add_column()
-    for place, (family, members) in enumerate(itertools.groupby(entries, key=lambda entry: entry.family)):
+    for place, (family, members) in enumerate(families):
         if place:
             table.add_row()
         table.add_row(f"[bold]{family}", "year", "state", f"[dim italic]{FAMILIES.get(family, '')}")

@@ -39,19 +39,19 @@ def memory(
         ),
     ],
     recipes: Annotated[
-        list[str] | None, typer.Argument(help="names as adamw or sgd:momentum=0.9, or recipe files (.toml)")
+        list[str] | None, typer.Argument(help="Names as adamw or sgd:momentum=0.9, or recipe files (.toml).")
     ] = None,
     precision: Annotated[
-        str | None, typer.Option(help="float32, bfloat16 or mixed; a model of yours is taken as it is built")
+        str | None, typer.Option(help="float32, bfloat16 or mixed; a model of yours is taken as it is built.")
     ] = None,
     batch: Annotated[
-        str | None, typer.Option(help="SEQUENCESxTOKENS on each rank, as 8x1024: count a known model's activations")
+        str | None, typer.Option(help="SEQUENCESxTOKENS on each rank, as 8x1024: count a known model's activations.")
     ] = None,
     checkpoint: Annotated[
-        bool, typer.Option("--checkpoint", help="with --batch: layers are computed anew in the backward pass")
+        bool, typer.Option("--checkpoint", help="With --batch: layers are computed anew in the backward pass.")
     ] = False,
-    ranks: Annotated[int, typer.Option(help="shard everything over so many ranks, as FSDP2 does")] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="print data, in bytes")] = False,
+    ranks: Annotated[int, typer.Option(help="Shard everything over so many ranks, as FSDP2 does.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print data, in bytes.")] = False,
 ) -> None:
     """Say what training takes: weights, gradients, optimizer state, activations; for several recipes side by side.
 

@@ -12,11 +12,11 @@ from slalom.errors import UsageError
 
 
 def observe(
-    log: Annotated[Path, typer.Argument(help="the log of a run: slalom.observe.watch(model, optimizer, log=...)")],
-    at: Annotated[int | None, typer.Option(min=1, help="as it was after this step, not at the end")] = None,
-    everything: Annotated[bool, typer.Option("--all", help="list all parameters, not the largest only")] = False,
-    svg: Annotated[Path | None, typer.Option(help="write the picture of the loss into this file")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print data instead of a screen")] = False,
+    log: Annotated[Path, typer.Argument(help="The log of a run: slalom.observe.watch(model, optimizer, log=...).")],
+    at: Annotated[int | None, typer.Option(min=1, help="As it was after this step, not at the end.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="List all parameters, not the largest only.")] = False,
+    svg: Annotated[Path | None, typer.Option(help="Write the picture of the loss into this file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print data instead of a screen.")] = False,
 ) -> None:
     """Say what is wrong with a training run, what shows it and what to do. The run may still be going on."""
     from rich.console import Console
