@@ -16,7 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-_server = multiprocessing.get_context("forkserver")
+_ways = multiprocessing.get_all_start_methods()
+_server = multiprocessing.get_context("forkserver" if "forkserver" in _ways else "spawn")
 # The first optimizer of a process makes torch import its compiler.
 _server.set_forkserver_preload(["torch", "torch._dynamo", "slalom", "slalom.cli", "slalom.describe", "rich.console"])
 

@@ -134,7 +134,7 @@ def test_a_switch_of_a_recipe_is_refused() -> None:
 def builds(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A list that grows with every trace and every build."""
     import slalom.engine.native.launch as native
-    import slalom.optimizer.optimizer as face
+    import slalom.optimizer.programs as face
 
     seen: list[str] = []
     trace, kernel = face.trace, native.kernel

@@ -118,7 +118,7 @@ def matrices(count: int) -> nn.Module:
 
 
 class _Linear(nn.Linear):
-    """A layer that draws no initial values: they would be none, and drawing them imports a second's worth of torch."""
+    """A layer that draws no initial values: there are none on the meta device, and asking for them takes a second."""
 
     def reset_parameters(self) -> None:
         """Leave them out."""

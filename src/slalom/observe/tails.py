@@ -42,7 +42,7 @@ def tail(values: Tensor, top: float = TOP) -> Tensor:
 
 
 def stride(count: int) -> int:
-    """Return which every so manieth of so many values is taken: odd, to fall into no step with rows of 2^k."""
+    """Return how far apart the values lie that are taken of so many: odd, to fall into no step with rows of 2^k."""
     return (-(-count // SAMPLE)) | 1
 
 

@@ -9,22 +9,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from slalom.engine import STEP, Program, Work, pieces, read, real_view, shares
+from slalom.engine import STEP, Work, pieces, read, real_view, shares
 from slalom.optimizer.loading import KEPT
+from slalom.optimizer.programs import Programs
 from slalom.recipes import Recipe
 from slalom.recipes.blueprint import numbers
 from slalom.roles import blocks_of
 
 
-class Evaluation:
+class Evaluation(Programs):
     """The part of an optimizer that swaps averaged parameters in and out."""
 
     _evaluating: bool = False
 
     if TYPE_CHECKING:
-        param_groups: list[dict[str, Any]]
-        state: Any
-        traced: Callable[[Mapping[str, Any], int, Any], Program]
         _clock: Callable[[], float]
 
     @contextlib.contextmanager

@@ -13,9 +13,7 @@ from slalom.engine import (
     LOSS,
     STEP,
     Crew,
-    Executor,
     Numbers,
-    Program,
     Rows,
     Seat,
     latest,
@@ -28,8 +26,9 @@ from slalom.errors import ran_out_of_memory
 from slalom.optimizer.closures import Scaled
 from slalom.optimizer.known import Known
 from slalom.optimizer.nonfinite import OnNonfinite, all_finite, complaint
+from slalom.optimizer.programs import Programs
 from slalom.optimizer.sparse import check_gradient
-from slalom.recipes.blueprint import Blueprint, is_zero, numbers
+from slalom.recipes.blueprint import is_zero, numbers
 from slalom.roles import blocks_of, label
 
 Gradients: TypeAlias = "list[Tensor | None]"
@@ -43,7 +42,7 @@ _HALFWAY: Final = (
 )
 
 
-class Updating:
+class Updating(Programs):
     """The part of an optimizer that takes a step with the gradients that are there.
 
     What stays equal between steps is kept: who steps in a group, the numbers of its settings, where sharded parameters
@@ -51,15 +50,8 @@ class Updating:
     """
 
     if TYPE_CHECKING:
-        param_groups: list[dict[str, Any]]
-        state: Any
         on_nonfinite: OnNonfinite
         skipped: int
-        _blueprint: Blueprint
-        _executor: Executor
-        _programs: dict[Any, list[Program]]
-        program: Callable[[Mapping[str, Any], Tensor], Program]
-        _prepare: Callable[[Mapping[str, Any], Tensor, Program], dict[str, Any]]
         _rows: Callable[[Mapping[str, Any]], Rows]
         _optimizer_step_code: Callable[[], None]
 

@@ -17,7 +17,7 @@ from slalom.race.work import Cost
 DOUBT, WEIGHT = 0.15, 4
 # A trial whose steps take so many times its time limit would end at a few of them.
 HOPELESS = 5.0
-# Of so many trials, the last ones, it is remembered how fast the machine was.
+# How fast the machine was is remembered of the last so many trials.
 RECENT = 12
 
 

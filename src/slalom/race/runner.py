@@ -16,7 +16,7 @@ from slalom.race.records import Outcome
 from slalom.race.store import LEASE, Store
 from slalom.race.survey import Onlooker, survey
 from slalom.race.trial import Trial
-from slalom.race.work import Crew, Event, Finished, Ticked, hopeless
+from slalom.race.work import Crew, Event, Finished, Ticked, out_of_time
 
 # A trial that takes longer is stopped, unless somebody says otherwise: a hung one would stop the race.
 TIMEOUT = 1800.0
@@ -111,7 +111,7 @@ def run(
             for trial in queue:
                 reason = forecast.hopeless(trial)
                 if reason and store.claim(trial.key, tried=again.get(trial.key, 0)) == "mine":
-                    outcome = hopeless(reason, limits.timeout)
+                    outcome = out_of_time(reason, limits.timeout)
                     store.record(trial, outcome)
                     del missing[trial.key]
                     watcher.saw(Finished(0, trial, outcome), forecast.rest(missing.values()))

@@ -83,19 +83,19 @@ def fingerprint(contestant: Contestant) -> str:
 
 
 def _load() -> float:
-    """Return how many programs want each core, at least 1: as many times as long is waited for a step."""
+    """Return how many programs want each core, at least 1: a step is waited for that many times as long."""
     return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def _job(trial: Trial, steps: int, patience: float) -> Measure:
-    # Half of it for steps, so that their time is told and not cut off.
+    # Half the patience is for steps: they end by themselves then, and their time is known.
     return Measure(trial.workload, trial.file, trial.contestant, max(1, round(SHARE * steps)), patience / 2)
 
 
 def _crowding(crew: Crew, trials: Iterable[Trial], costs: dict[tuple[str, str], Cost]) -> float:
     """Return how many times as long a step takes when all workers train."""
-    # A step that takes a second is not waited for; one of the longer ones of the others, which need the memory that the
-    # workers share, because it is the long ones that a race's time consists of.
+    # Long steps need the memory that workers share, and are what a race's time goes into: so one of the longer ones is
+    # timed, but none that takes a second.
     short = sorted((who for who in costs if costs[who].step < 1.0), key=lambda who: costs[who].step)
     if crew.size == 1 or not short:
         return 1.0

@@ -26,7 +26,7 @@ class TooLong(Exception):  # noqa: N818
     """The time for the trial is over."""
 
 
-# Every how manieth step is timed by itself. Asking for CPU time is a call into the system, several of which would be a
+# One step in so many is timed by itself. Asking for CPU time is a call into the system, several of which would be a
 # tenth of the cheapest step; 7, because what methods do now and then they do every 5, 10 or 2^k steps.
 TIMED = 7
 GRADIENTS_ON = nullcontext()

@@ -36,7 +36,7 @@ class Trial:
         file: the source file that defines the workload, or None for a built-in one.
         contestant: who trains.
         settings: at which point: the learning rate and whatever else was drawn.
-        index: the how manieth of its contestant's trials in the study it is, from 0.
+        index: its number among its contestant's trials in the study, from 0.
         seed: in which study: with which initial weights and batches.
         steps: for how long.
         key: digest of everything above and of the code and data behind it; equal keys mean equal results.

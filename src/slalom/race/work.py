@@ -155,14 +155,8 @@ def overdue(since: float, timeout: float) -> bool:
     return time.monotonic() - since > 1.1 * timeout + 2
 
 
-def stuck(timeout: float) -> Outcome:
-    """Return the outcome of a trial whose worker had to be killed."""
-    reason = f"killed after {timeout:g} s: a step or an evaluation did not come to its end"
-    return Outcome("timeout", 0, reason, seconds=timeout)
-
-
-def hopeless(reason: str, timeout: float) -> Outcome:
-    """Return the outcome of a trial that is not begun, because its time would be over long before its end."""
+def out_of_time(reason: str, timeout: float) -> Outcome:
+    """Return the outcome of a trial that took no step that counts: its worker was killed, or it was not begun."""
     return Outcome("timeout", 0, reason, seconds=timeout)
 
 
@@ -171,7 +165,8 @@ def killed(worker: int, job: Trial | Measure, timeout: float) -> Finished | Meas
     if isinstance(job, Measure):
         # Of a step that was not waited for it is known that it takes longer.
         return Measured(worker, job, Cost(1e3 * timeout, timeout, 0.0))
-    return Finished(worker, job, stuck(timeout))
+    reason = f"killed after {timeout:g} s: a step or an evaluation did not come to its end"
+    return Finished(worker, job, out_of_time(reason, timeout))
 
 
 # Steps are timed in rounds of so many, because what methods do now and then they do every 2, 5, 10 or 20 steps.
