@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+import fresh
 from slalom.describe import methods_page
 from slalom.recipes import list_optimizers, method
 
@@ -63,9 +62,7 @@ def _blocks() -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(("page", "block"), _blocks(), ids=[f"{name}-{at}" for at, (name, _) in enumerate(_blocks())])
 def test_every_block_runs_by_itself(page: str, block: str, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", block], capture_output=True, text=True, cwd=tmp_path, check=False
-    )
+    done = fresh.python(block, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 
 
