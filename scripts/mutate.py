@@ -272,6 +272,7 @@ class Runner:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> object:
         """Do the job. A forked process goes on with pytest's loop over the tests that were chosen for it."""
+        gc.unfreeze()  # functions that the tests' own setup put out of sight are to be found again
         self.session = session
         self.items = {item.nodeid: item for item in session.items}
         try:
