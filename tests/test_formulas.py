@@ -194,9 +194,9 @@ def unrooted(w: Tensor, g: Tensor, t: int, s: dict[str, Any]) -> Tensor:
     return g * s["m"].sqrt() / (s["b"] + 0.1)
 
 
-def factored(kind: str) -> Formula:
+def factored(kind: str, most: float = 1.0) -> Formula:
     def formula(w: Tensor, g: Tensor, t: int, s: dict[str, Any]) -> Tensor:
-        beta = 1 - t**-0.6 if kind != "ema" else 0.8
+        beta = min(1 - t**-0.6, most) if kind != "ema" else 0.8
         square = g * g + (0.2 if kind != "estimate" else 0.0)
         r, c = ema(s, "r", row(square), beta), ema(s, "c", column(square), beta)
         if kind != "estimate":
@@ -273,6 +273,7 @@ AVERAGED = {"momentum": P.Ema(0.8, debias=False)}
     strongly_convex_moment=({"scale": P.StronglyConvexMoment(0.7, 0.2, 0.3)}, growing(root=False)),
     unrooted=({"scale": P.Unrooted(0.5, 0.1)}, unrooted),
     factored=({"scale": P.Factored(-0.6, 0.2)}, factored("squares")),
+    factored_and_forgetful=({"scale": P.Factored(-0.6, 0.2, most=0.5)}, factored("squares", 0.5)),
     factored_estimate=({"scale": P.Factored(-0.6, 0.2, "estimate")}, factored("estimate")),
     factored_average=({"scale": P.FactoredEma(0.8, 0.2)}, factored("ema")),
     cover_one=({"scale": P.Cover("I", 0.2)}, cover("I")),

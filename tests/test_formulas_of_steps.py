@@ -206,6 +206,26 @@ def constrained(kind: str, steps: int) -> Formula:
     return formula
 
 
+def measured(measure: str, by_rate: bool = False) -> Formula:
+    """CPR by what autograd says of each measure."""
+    of: dict[str, Callable[[Tensor], Tensor]] = {
+        "half": lambda a: a.square().sum() / 2,
+        "l1": lambda a: a.abs().sum(),
+        "huber": lambda a: torch.nn.functional.huber_loss(a, torch.zeros_like(a), reduction="sum"),
+        "deviation": lambda a: a.std(),
+    }
+
+    def formula(w: Tensor, g: Tensor, t: int, s: dict[str, Any]) -> Tensor:
+        a = (w - LR * g).requires_grad_()
+        length = of[measure](a)
+        (slope,) = torch.autograd.grad(length, a)
+        mu = 0.7 if measure in ("half", "deviation") else 0.7 / w.numel()
+        s["l"] = max(s.get("l", 0.0) + mu * (length.item() - 0.5), 0.0)
+        return g + s["l"] * (1.0 if by_rate else 1 / LR) * slope
+
+    return formula
+
+
 def proximal(w: Tensor, g: Tensor, t: int, s: dict[str, Any]) -> Tensor:
     return (w - (w - LR * g) / (1 + LR * 0.4)) / LR
 
@@ -239,6 +259,17 @@ def grouped(along: int) -> Formula:
     towards_the_start=({"regularize": P.TowardsStart(0.3)}, lambda w, g, t, s: g + 0.3 * (w - s.setdefault("w", w))),
     unit_rows=({"regularize": P.NormLoss(0.3)}, lambda w, g, t, s: g + 0.6 * (1 - 1 / lengths(w)) * w),
     constrained=({"regularize": P.Constrained(4.0, mu=0.7)}, constrained("uniform", 0)),
+    **{
+        f"constrained_by_{measure}": (
+            {"regularize": P.Constrained(0.5, mu=0.7, measure=measure)},  # type: ignore[arg-type]
+            measured(measure),
+        )
+        for measure in ("half", "l1", "huber", "deviation")
+    },
+    constrained_by_the_rate=(
+        {"regularize": P.Constrained(0.5, mu=0.7, measure="half", by_rate=True)},
+        measured("half", by_rate=True),
+    ),
     constrained_from_the_start=({"regularize": P.Constrained(0.5, "dependent", mu=0.7)}, constrained("dependent", 0)),
     constrained_after_three=({"regularize": P.Constrained(1.0, "warm_start", 3, 0.7)}, constrained("warm", 3)),
 )

@@ -10,6 +10,7 @@ import torch
 from slalom import Recipe, parts
 from slalom.parts.epsilon import Bare, Inside
 from slalom.recipes.common import SCALE_FIRST
+from test_native import compare
 
 P = parts
 F64 = torch.float64
@@ -454,3 +455,26 @@ def test_roots_of_inverse_eigenvalues_are_limited_by_the_side(side: int, longest
         before, parameter.grad = parameter.detach().clone(), g.clone()
         optimizer.step()
     torch.testing.assert_close((parameter - before).norm() / g.norm(), torch.tensor(longest**2, dtype=F64))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"momentum": P.WholeSteps(P.Extrapolated()), "scale": P.SecondMoment(0.9)},
+        {"momentum": P.WholeSteps(P.HeavyBall(0.9, nesterov=True)), "form": P.FTRL(), "regularize": P.L1(1e-3)},
+        {"momentum": P.Ema(), "scale": P.Belief(0.9, 1e-4, "pre"), "guard": P.Cautious("mean", 0.3)},
+        {"momentum": P.Ema(), "scale": P.Rectified(P.TrendMoment(0.9), 4.0, "nothing")},
+        {"momentum": P.TwoSpeeds(0.0, warmup=3, alpha_warmup=2), "scale": P.Factored(most=0.9)},
+        {"gradient": P.LayerRate(0.5, vectors=True), "regularize": P.TowardsStart(0.1), "form": P.Inertial()},
+        {"momentum": P.Golden(), "average": P.Transport(0.8), "guard": P.ShapeRate()},
+        {"momentum": P.Ema(), "scale": P.SecondMoment(0.9), "step": P.DoG(reps_rel=1e-2), "form": P.Inertial()},
+        {"momentum": P.NesterovEma(momentum_decay=float("inf")), "guard": P.TrustRatio(0.1, 5.0, 2.0)},
+        {"regularize": P.Constrained(0.5, measure="huber"), "gradient": P.Centralize()},
+        {"regularize": P.Constrained(0.5, measure="deviation", by_rate=True)},
+    ],
+    ids=lambda given: ", ".join(map(str, given)),
+)
+def test_options_are_compiled_as_they_are_written(given: dict[str, Any]) -> None:
+    recipe = Recipe(**{"step": 0.05, **given})
+    assert Recipe.from_toml(recipe.to_toml()) == recipe
+    compare(recipe, [(3, 4), (5,), (2, 3, 2, 2), (1, 1)], steps=5, missing=True)

@@ -135,3 +135,12 @@ def test_every_method_can_be_read_from_top_to_bottom(monkeypatch: pytest.MonkeyP
         recipe = symbolic(*parse_spec(name))
         for one in recipe.recipes().values() if isinstance(recipe, ByRole) else [recipe]:
             formula_lines(one, 2)
+
+
+def test_a_bound_that_is_infinite_is_not_told() -> None:
+    assert "d ← max(d, d_hat)" in told("dadapt-adam")
+    assert "d ← max(d, min(d_hat, 1.02 d))" in told("dadapt-adam:growth=1.02")
+
+
+def test_a_negative_number_is_taken_away() -> None:
+    assert any(line.startswith("f = g − 0.5 g1 − 0.125 g2 − 0.0625 g3") for line in told("adagl"))

@@ -191,11 +191,16 @@ class _Printer:
         return self.d.call(node.op, *(self.at(arg, _LOOSE) for arg in node.args))
 
     def add(self, a: Expr | Number, b: Expr | Number) -> tuple[str, int]:
-        return f"{self.at(a, _SUM)} + {self.at(b, _SUM)}", _SUM
+        right = self.at(b, _SUM)
+        if right.startswith("-"):  # a negative number and what it multiplies
+            return f"{self.at(a, _SUM)} {self._minus()} {right[1:]}", _SUM
+        return f"{self.at(a, _SUM)} + {right}", _SUM
 
     def sub(self, a: Expr | Number, b: Expr | Number) -> tuple[str, int]:
-        sign = "-" if self.d.latex else "−"
-        return f"{self.at(a, _SUM)} {sign} {self.at(b, _PRODUCT)}", _SUM
+        return f"{self.at(a, _SUM)} {self._minus()} {self.at(b, _PRODUCT)}", _SUM
+
+    def _minus(self) -> str:
+        return "-" if self.d.latex else "−"
 
     def mul(self, a: Expr | Number, b: Expr | Number) -> tuple[str, int]:
         if a is b:
@@ -272,6 +277,13 @@ class _Printer:
 
         return write
 
+    def minimum(self, a: Expr | Number, b: Expr | Number) -> tuple[str, int]:
+        for bound, other in ((a, b), (b, a)):
+            factors = bound.args if isinstance(bound, Expr) and bound.op == "mul" else (bound,)
+            if math.inf in [self._constant(one) if isinstance(one, Expr) else one for one in factors]:
+                return self.write(other)  # what is infinite bounds nothing
+        return self.d.call("min", self.at(a, _LOOSE), self.at(b, _LOOSE)), _ATOM
+
     def mod(self, a: Expr | Number, b: Expr | Number) -> tuple[str, int]:
         sign = r"\bmod" if self.d.latex else "mod"
         return f"{self.at(a, _PRODUCT)} {sign} {self.at(b, _POWER)}", _SUM
@@ -330,7 +342,7 @@ _RULES: Final[dict[str, Callable[..., tuple[str, int]]]] = {
     "mean": lambda p, *args, **attrs: p.reduction("mean")(*args, **attrs),
     "largest": lambda p, *args, **attrs: p.reduction("max")(*args, **attrs),
     "maximum": lambda p, a, b: (p.d.call("max", p.at(a, _LOOSE), p.at(b, _LOOSE)), _ATOM),
-    "minimum": lambda p, a, b: (p.d.call("min", p.at(a, _LOOSE), p.at(b, _LOOSE)), _ATOM),
+    "minimum": lambda p, a, b: p.minimum(a, b),
     "exact_polar": lambda p, a: (p.d.call("polar", p.at(a, _LOOSE)), _ATOM),
     "leading": lambda p, a: (p.d.call("leading", p.at(a, _LOOSE)), _ATOM),
     "orthonormal": lambda p, a: (p.d.call("qr", p.at(a, _LOOSE)), _ATOM),

@@ -56,17 +56,21 @@ class Factored(Scale):
         decay: exponent of the growing memory, negative.
         eps: added to the squares, or the least estimate.
         floor: ``"squares"`` as in the paper, ``"estimate"`` as in torch.
+        most: the largest beta_t; 0.999 in big_vision's Adafactor (Zhai et al. 2021, arXiv:2106.04560), 0 for no bound.
     """
 
     decay: float = -0.8
     eps: NonNegative = 1e-30
     floor: Literal["squares", "estimate"] = "squares"
+    most: Decay = 0.0
     r = State(per="row")
     c = State(per="column")
 
     def apply(self, x: Signals, s: Memory) -> Signals:
         square = x.energy * x.energy
-        forget = x.t**self.decay
+        forget: Value = x.t**self.decay
+        if self.most:
+            forget = maximum(forget, 1 - self.most)
         if self.floor == "squares":
             square = square + self.eps
         s.c = lerp(s.c, mean(square, "column"), forget)

@@ -16,6 +16,7 @@ from slalom.algebra import (
     minimum,
     norm,
     positive,
+    sign,
     sqrt,
     total,
     where,
@@ -189,16 +190,23 @@ class Constrained(Regularize):
     """CPR: each matrix has a largest length, kept by a multiplier (Franke et al. 2023, AdamCPR, arXiv:2311.09058).
 
         a = w - rate (u + pull)                                    where the step leads without this part
-        l <- max(0, l + (mu / elements) (|a|^2 - kappa))
-        w <- a - 2 l a                                             nothing at a rate of 0
+        l <- max(0, l + mu' (R(a) - kappa))
+        w <- a - l R'(a)                                           nothing at a rate of 0
 
-    While ``|w|^2`` is below kappa there is no decay at all. The paper has half of ``|w|^2`` and no division by the
-    number of elements; this is the authors' package. Vectors are left alone. How kappa comes about:
+    While R is below kappa there is no decay at all. Vectors are left alone. What R is, and mu':
+
+        "square"      sum of a^2, mu / elements: the authors' package, by default
+        "half"        half of that, mu: the paper
+        "l1"          sum of |a|, mu / elements
+        "huber"       sum of a^2 / 2 where |a| < 1, of |a| - 1/2 elsewhere; mu / elements
+        "deviation"   the standard deviation (of n - 1), mu
+
+    How kappa comes about:
 
         "uniform"     kappa itself
-        "dependent"   kappa times |w|^2 at the start
-        "warm_start"  |a|^2 at the step number ``steps``; nothing happens before
-        "inflection"  |a|^2 when, sampled every ``steps`` steps, it first grows by less than the time before
+        "dependent"   kappa times R(w) at the start
+        "warm_start"  R(a) at the step number ``steps``; nothing happens before
+        "inflection"  R(a) when, sampled every ``steps`` steps, it first grows by less than the time before
 
     The last is the paper's idea; the package smooths lengths and compares relative slopes.
 
@@ -207,12 +215,16 @@ class Constrained(Regularize):
         kappa_init: how it comes about.
         steps: of the warm start, or between samples.
         mu: how fast the multiplier reacts.
+        measure: R.
+        by_rate: multiply the pull by the rate (``reg_by_lr`` in the package).
     """
 
     kappa: Positive = 1.0
     kappa_init: Literal["uniform", "dependent", "warm_start", "inflection"] = "uniform"
     steps: int = 1000
     mu: Positive = 1.0
+    measure: Literal["square", "half", "l1", "huber", "deviation"] = "square"
+    by_rate: bool = False
     multiplier = State(per="tensor")
     bound = State(per="tensor")
     last = State(per="tensor")
@@ -227,19 +239,36 @@ class Constrained(Regularize):
         if x.ndim < 2:
             return x
         ahead = let("a", x.w - x.rate * (x.quotient() + x.pull))
-        length = total(ahead * ahead)
+        length, slope = self._measured(ahead, x.size)
         kappa, known = self._bound(x, s, length)
         moves = x.rate > 0
-        raised = maximum(s.multiplier + self.mu / x.size * (length - kappa), 0.0)
+        mu = self.mu if self.measure in ("half", "deviation") else self.mu / x.size
+        raised = maximum(s.multiplier + mu * (length - kappa), 0.0)
         s.multiplier = where(moves, where(known, raised, 0.0), s.multiplier)
-        return x.replace(pull=x.pull + where(moves, 2 * s.multiplier / x.rate, 0.0) * ahead)
+        strength = s.multiplier if self.by_rate else where(moves, s.multiplier / x.rate, 0.0)
+        return x.replace(pull=x.pull + strength * slope)
+
+    def _measured(self, a: Value, size: Value) -> tuple[Value, Value]:
+        """Return R and its gradient."""
+        if self.measure == "l1":
+            return total(abs(a)), sign(a)
+        if self.measure == "huber":
+            near = abs(a) < 1
+            return total(where(near, a * a / 2, abs(a) - 0.5)), where(near, a, sign(a))
+        if self.measure == "deviation":
+            centred = a - mean(a)
+            deviation = let("R", sqrt(total(centred * centred) / maximum(size - 1, 1.0)))
+            return deviation, where(deviation > 0, 1 / (maximum(size - 1, 1.0) * deviation), 0.0) * centred
+        if self.measure == "half":
+            return total(a * a) / 2, a
+        return total(a * a), 2 * a
 
     def _bound(self, x: Signals, s: Memory, length: Value) -> tuple[Value | float, Value | bool]:
         """Return kappa, and whether it is known yet."""
         if self.kappa_init == "uniform":
             return self.kappa, True
         if self.kappa_init == "dependent":
-            s.bound = where(x.t > 1, s.bound, self.kappa * total(x.w * x.w))
+            s.bound = where(x.t > 1, s.bound, self.kappa * self._measured(x.w, x.size)[0])
             return s.bound, True
         if self.kappa_init == "warm_start":
             s.bound = where(x.t > self.steps, s.bound, where(x.t < self.steps, 0.0, length))

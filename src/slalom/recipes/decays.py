@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from slalom.parts import (
     Constrained,
     Decoupled,
@@ -96,11 +98,13 @@ def adamcpr(
     kappa_init: str = "warm_start",
     steps: int = 1000,
     mu: float = 1.0,
+    measure: Literal["square", "half", "l1", "huber", "deviation"] = "square",
+    by_rate: bool = False,
 ) -> Recipe:
     return Recipe(
         momentum=Ema(betas[0]),
         scale=SecondMoment(betas[1], eps),
-        regularize=Constrained(kappa, kappa_init, steps, mu),  # type: ignore[arg-type]  # the part checks the word
+        regularize=Constrained(kappa, kappa_init, steps, mu, measure, by_rate),  # type: ignore[arg-type]  # the part checks the word
         step=lr,
     )
 
