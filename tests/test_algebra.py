@@ -95,6 +95,8 @@ def test_what_a_value_makes_neutral_is_left_out_where_values_are_shown() -> None
     assert text(m - none * g) == "m"
     assert text(none - g) == "0 − g"
     assert text(none * g + none) == "0"
+    assert text(a.minimum(m, Hyper("growth", math.inf) * g)) == "m"
+    assert text(a.minimum(m, Hyper("growth", 2.0) * g)) == "min(m, 2 g)"
     assert text(one * g + none, values=False) == "α g + β"
 
 

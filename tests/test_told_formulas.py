@@ -118,6 +118,15 @@ def test_what_depends_on_the_step_alone_is_said_once() -> None:
     assert "f_z = loss + sum(g (β / β₋₁) (z − w))[model]" in lines
 
 
+def test_under_an_average_the_step_has_a_letter_of_its_own() -> None:
+    """What averages, and what mixes the old parameter in, needs both; the parameter itself is set last."""
+    assert told("adamw-ema")[-3:] == ["βₙ = 0.999 (1 − 0.999^(t − 1)) / (1 − 0.999ᵗ)", "a ← w⁺ + βₙ (a − w⁺)", "w ← w⁺"]
+    lines = told("schedule-free-adamw")
+    assert lines.index("w⁺ = w − lr g / D") < lines.index("step = w⁺ − w")
+    for name in list_optimizers():
+        assert sum(line.startswith("w ← ") for line in told(name)) == 1, name
+
+
 def test_every_method_can_be_read_from_top_to_bottom(monkeypatch: pytest.MonkeyPatch) -> None:
     """No two lines each read what the other replaces: then neither could stand first."""
     ordered = formulas._in_reading_order

@@ -44,6 +44,7 @@ _NEUTRAL: Final[dict[str, tuple[float | None, float | None]]] = {
     "mul": (1, 1),
     "div": (None, 1),
     "pow": (None, 1),
+    "minimum": (math.inf, math.inf),
 }
 _SUBSCRIPTS: Final = "₀₁₂₃₄₅₆₇₈₉"
 _SUPERSCRIPTS: Final = str.maketrans("0123456789-+.t", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺·ᵗ")
@@ -153,7 +154,7 @@ class _Printer:
         return rule(self, *node.args, **node.attrs) if rule else (self._call(node), _ATOM)
 
     def _plain(self, node: Expr | Number) -> Expr | Number:
-        """Leave out what a hyper-parameter's value makes neutral: 0 m + 1 g reads g."""
+        """Leave out what a hyper-parameter's value makes neutral: 0 m + 1 g reads g, and no bound is no bound."""
         if not (self.d.values and isinstance(node, Expr) and node.op in _NEUTRAL):
             return node
         if id(node) not in self.plain:
@@ -161,8 +162,8 @@ class _Printer:
             values = [self._constant(arg) if isinstance(arg, Expr) else arg for arg in kept]
             found: Expr | Number = node
             for place, value in enumerate(values):
-                if value == 0 and node.op == "mul":
-                    found = 0
+                if value in (0, math.inf) and node.op == "mul":  # an endless multiple of a length
+                    found = value
                 elif value == 0 and node.op == "pow" and place == 1:
                     found = 1
                 elif value is not None and value == _NEUTRAL[node.op][place]:

@@ -84,6 +84,7 @@ class _Writer:
         """Yield the lines, part by part."""
         x = recipe.begin(symbols(ndim, leaves()), self.store)
         sequence = list(recipe.sequence())
+        waits = False  # whether the new parameter has a letter of its own yet, since an average still reads the old one
         for place, (slot, part) in enumerate(sequence):
             scaled_later = any(other == "scale" for other, _ in sequence[place + 1 :])
             y = part.apply(x, Memory(self.store, part))
@@ -100,9 +101,14 @@ class _Writer:
                 again = isinstance(before, Expr) and before.attrs.get("name") == letter
                 self._say(slot, symbol, "←" if again else "=", value)
                 y = y.with_gradient(symbol) if signal == "grad" else y.replace(**{signal: symbol})
+            averaged = any(other == "average" for other, _ in sequence[place + 1 :])
             if y.result is not x.result:
+                waits = averaged
+                new = leaf("input", "w⁺", ELEMENT)
+                self._say(slot, new if waits else leaf("input", "w", ELEMENT), "=" if waits else "←", y.result)
+                y = y.replace(result=new)
+            elif waits and not averaged:
                 self._say(slot, leaf("input", "w", ELEMENT), "←", y.result)
-                y = y.replace(result=leaf("input", "w⁺", ELEMENT))
             x = y
             yield from _in_reading_order(self.said)
             self.said = []

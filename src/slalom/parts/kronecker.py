@@ -234,7 +234,8 @@ class Kronecker(Geometry):
 
     lesson = (
         "L and R remember in which directions outputs and inputs were moved, and how far. Were g = U S Vᵀ all that "
-        "they have seen, L = U S² Uᵀ and R = V S² Vᵀ, so L^(-1/4) g R^(-1/4) = U Vᵀ: the polar factor, Muon's step. "
+        "they have seen, L = U S² Uᵀ and R = V S² Vᵀ, so fourth roots make L^(-1/4) g R^(-1/4) = U Vᵀ: the polar "
+        "factor, Muon's step. "
         "With a history, directions in which gradients are large on average are shortened, and rare ones are not."
     )
     beta: Decay = 0.95

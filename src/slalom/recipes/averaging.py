@@ -124,8 +124,6 @@ def lookahead(
 ) -> Recipe:
     ball = HeavyBall(momentum)
     kept = {"keep": ball, "reset": Restarted(ball, k), "pullback": PulledBack(ball, k, alpha)}
-    if inner not in kept:
-        raise ValueError(f'{inner=}: what becomes of the momentum is "keep", "reset" or "pullback".')
     return Recipe(
         gradient=L2(weight_decay) if weight_decay else None,
         momentum=kept[inner] if momentum else None,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-from slalom.errors import unknown
 from slalom.parts import (
     Accumulated,
     ByEigenvalues,
@@ -79,8 +78,6 @@ def _grafted(kronecker: Kronecker, beta: float, eps: float, *, block: int = 0, g
         "adagrad": Accumulated(eps=eps),
         "sgd": None,
     }
-    if graft not in scales:
-        raise unknown("grafting", graft, scales, owner="DistributedShampoo")
     length = Recipe(scale=scales[graft])
     return Graft(Recipe(geometry=kronecker), length, block, kronecker.start, kronecker.vectors)
 
