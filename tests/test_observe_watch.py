@@ -22,7 +22,7 @@ from fresh import call
 from sick_runs import adam, classes, error, perceptron, sgd, trained
 from slalom.cli import app
 from slalom.errors import UsageError
-from slalom.observe import read_log, reading, watch, watching
+from slalom.observe import budget, read_log, reading, watch, watching
 from slalom.observe.record import QUANTITIES, Run
 from slalom.observe.report import Report
 
@@ -465,6 +465,7 @@ def on_the_clock(monkeypatch: pytest.MonkeyPatch, steps: int, **options: Any) ->
 
 
 def test_by_default_watching_takes_its_share_of_the_time_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "FIRST", 1)
     run, seconds = on_the_clock(monkeypatch, 3000)
     spent = seconds - 1500 - 3  # which closing takes
     assert 0.8 * 0.02 * seconds < spent < 1 + 0.02 * seconds + 0.1
@@ -485,6 +486,8 @@ def test_what_is_cheap_is_measured_at_every_50_steps_and_what_is_asked_for_alway
 ) -> None:
     run, _ = on_the_clock(monkeypatch, 300, share=1.0)
     assert run.steps == [2, 50, 100, 150, 200, 250, 300]
+    first, _ = on_the_clock(monkeypatch, 1500)
+    assert first.steps == [2, *range(50, 951, 50), 1500]  # the first 20, though they are dear; and the rest
     exact, seconds = on_the_clock(monkeypatch, 300, every=20)
     assert exact.steps == [2, *range(20, 301, 20)]
     assert sum(len(sample.norms) for sample in exact.samples) == 300
@@ -492,6 +495,7 @@ def test_what_is_cheap_is_measured_at_every_50_steps_and_what_is_asked_for_alway
 
 
 def test_a_sample_that_was_put_off_is_of_two_successive_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "FIRST", 1)
     run, _ = on_the_clock(monkeypatch, 1200)
     assert run.steps[1] % 50
     assert bool(run["agree"][:2].isfinite().all())  # the gradient of the step before was there

@@ -86,10 +86,11 @@ def _list(as_json: bool) -> None:
     table.add_column("takes", justify="right", no_wrap=True)
     table.add_column("--quick", justify="right", no_wrap=True)
     table.add_column("")
+    console = Console(highlight=False)
     for name, cls in phenomena().items():
         whole, quick = cls.seconds
-        table.add_row(f"[bold]{name}", f"{whole:g} s", f"{quick:g} s", f"{cls.title}\n[dim]{cls.source}")
-    console = Console(highlight=False)
+        source = f"\n[dim]{cls.source}" if console.width >= 100 else ""  # a narrow screen would be mostly sources
+        table.add_row(f"[bold]{name}", f"{whole:g} s", f"{quick:g} s", f"{cls.title}{source}")
     console.print(table)
     console.print("\n[dim]seconds of one thread, as measured once.  `slalom lab NAME` runs one.")
 

@@ -335,7 +335,7 @@ def _show(console: Console, title: str, map_: Plane, ways: Sequence[_Way], measu
     for label, both in measured.items():
         one = both["plain"]
         lr = next(([way.lr] for way in ways if way.label == label), [])
-        trace = f"{one.trace:.3g} ± {one.trace_error:.1g}"
+        trace = f"{one.trace:.3g} ± {one.trace_error:.2g}"
         largest = f"{one.largest:.3g}" + ("" if one.converged else "?")
         relative = f"{both['relative'].largest:.3g}"
         table.add_row(f"  {label or 'sharpness'}", *lr, largest, f"{one.smallest:.2g}", trace, relative)

@@ -113,7 +113,7 @@ class Density:
             f"above {10 * near:.2g}": self.share(low=10 * near),
         }
         space = max(map(len, parts))
-        ends = f"from {self.smallest:.3g} to {self.largest:.3g}; trace {self.trace:.3g} ± {self.trace_error:.1g}"
+        ends = f"from {self.smallest:.3g} to {self.largest:.3g}; trace {self.trace:.3g} ± {self.trace_error:.2g}"
         rows = [f"  {ends}; limits: 1 % and 10 % of the largest"]
         for words, (share, error) in parts.items():
             count = f"about {share * self.parameters:,.0f} of {self.parameters:,}"

@@ -66,7 +66,7 @@ class Sharpness:
         rows.append(f"  largest     {largest}" + ("" if self.converged else f"  (to within {max(self.residuals):.1g})"))
         rows.append(f"  smallest    {self.smallest:.4g}")
         if math.isfinite(self.trace):
-            rows.append(f"  trace       {self.trace:.4g} ± {self.trace_error:.1g}")
+            rows.append(f"  trace       {self.trace:.4g} ± {self.trace_error:.2g}")
         if self.rise is not None:
             rows.append(f"  rise        {self.rise:.4g} at a distance of {self.rho:g}")
         rows.append(f"  by          {self.products} products, {self.method}")

@@ -353,8 +353,8 @@ def watch(
         optimizer: any; wrappers such as accelerate's are looked through. Not kept alive.
         every: a sample is taken at every so many steps, and at the second, whatever it takes. By default at every 50,
             and less often where watching would take more than ``share`` of the time.
-        share: of the time that watching may take by default, once it has taken a second: samples and the norms of
-            single steps have half of it each, and are taken more rarely where that is not enough. With sharded
+        share: of the time that watching may take by default, beyond a second and the first 20 samples: samples and the
+            norms of single steps have half of it each, and are taken more rarely where that is not enough. With sharded
             parameters all ranks must measure the same steps, so samples are then taken at every 50 all the same.
         log: a file to which each sample is appended at once; `slalom.observe.read_log` reads it.
         probe: computes the loss on the batch that the step is about, as ``lambda: loss_of(batch)``. It is evaluated
