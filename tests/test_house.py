@@ -62,7 +62,7 @@ LATE = {
     "testing": "slalom",
     "cli": (  # `slalom --help` must not wait for what other commands need
         "describe engine lab landscape memory named observe pictures race range_test recipes schedules testing "
-        "userfiles"
+        "userfiles slalom"  # the version
     ),
 }
 

@@ -13,6 +13,7 @@ from torch import nn
 import slalom
 from slalom.errors import UsageError
 from slalom.recipes.spec import parse_spec
+from slalom.userfiles import read_recipe
 
 
 def net() -> nn.Sequential:
@@ -45,6 +46,8 @@ SLIPS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: build().load_state_dict(None), ValueError, "this has None"),
     (lambda: step(torch.tensor(1.0)), TypeError, r"step got a Tensor where a closure belongs: call loss.backward\(\)"),
     (lambda: step(lambda: 1.0, sharpness="sam"), TypeError, "sharpness='sam'.*SAM"),
+    (lambda: slalom.parts.EMA, AttributeError, 'slalom.parts has no part "EMA". Did you mean Ema'),
+    (lambda: read_recipe("none.toml"), UsageError, '^cannot read recipe "none.toml": No such file or directory.$'),
 ]
 
 

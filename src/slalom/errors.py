@@ -11,6 +11,11 @@ class UsageError(ValueError):
     """Something a person typed cannot be used. The command line prints it as one sentence and exits with 2."""
 
 
+def reason(error: Exception) -> str:
+    """Return why a file could not be read or written, in words alone: the sentence around it names the file."""
+    return getattr(error, "strerror", None) or str(error)
+
+
 def ran_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory is short; torch has a class for that on GPUs alone, on a CPU only words."""
     words = ("can't allocate memory", "not enough memory", "out of memory")

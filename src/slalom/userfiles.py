@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from slalom.errors import UsageError
+from slalom.errors import UsageError, reason
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,7 +30,7 @@ def read_recipe(file: str) -> tuple[Recipe | ByRole, str]:
     try:
         text = Path(file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f'cannot read recipe "{file}": {error}.') from None
+        raise UsageError(f'cannot read recipe "{file}": {reason(error)}.') from None
     try:
         return Recipe.from_toml(text), text
     except (TypeError, ValueError) as error:

@@ -44,9 +44,9 @@ app = typer.Typer(
 
 def _show_version(asked: bool) -> None:
     if asked:
-        from slalom import __version__
+        import slalom
 
-        print(f"slalom {__version__}")
+        print(f"slalom {slalom.__version__}")
         raise typer.Exit
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from slalom.errors import UsageError
+from slalom.errors import UsageError, reason
 
 
 def explain_schedule(
@@ -58,11 +58,11 @@ def _read(file: str) -> str:
     try:
         return Path(file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f'cannot read schedules "{file}": {error}.') from None
+        raise UsageError(f'cannot read schedules "{file}": {reason(error)}.') from None
 
 
 def _write(file: Path, text: str) -> None:
     try:
         file.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise UsageError(f'cannot write "{file}": {error}.') from None
+        raise UsageError(f'cannot write "{file}": {reason(error)}.') from None

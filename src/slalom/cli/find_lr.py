@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from slalom.cli.progress import Progress
-from slalom.errors import UsageError
+from slalom.errors import UsageError, reason
 
 if TYPE_CHECKING:
     from torch import Generator
@@ -112,4 +112,4 @@ def write_file(file: Path, text: str) -> None:
     try:
         file.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise UsageError(f'cannot write "{file}": {error}.') from None
+        raise UsageError(f'cannot write "{file}": {reason(error)}.') from None

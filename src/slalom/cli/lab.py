@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from slalom.cli.progress import Progress
-from slalom.errors import UsageError
+from slalom.errors import UsageError, reason
 
 if TYPE_CHECKING:
     from slalom.lab import Finding
@@ -101,4 +101,4 @@ def _write(file: Path, finding: Finding) -> None:
     try:
         file.write_text(page.svg(finding) if file.suffix == ".svg" else page.html(finding), encoding="utf-8")
     except OSError as error:
-        raise UsageError(f'cannot write "{file}": {error}.') from None
+        raise UsageError(f'cannot write "{file}": {reason(error)}.') from None

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from slalom.errors import UsageError
+from slalom.errors import UsageError, reason
 
 
 def observe(
@@ -34,7 +34,7 @@ def observe(
         try:
             svg.write_text(pictures.svg(picture, log.stem), encoding="utf-8")
         except OSError as error:
-            raise UsageError(f'cannot write "{svg}": {error}.') from None
+            raise UsageError(f'cannot write "{svg}": {reason(error)}.') from None
     if as_json:
         print(json.dumps(report.as_json(), indent=2))
         return

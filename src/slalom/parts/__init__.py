@@ -1,5 +1,8 @@
 """The parts: one file per slot, each part one answer to that slot's question, with its formula and its source."""
 
+from typing import Never
+
+from slalom.errors import unknown
 from slalom.parts.average import (
     LAWA,
     SWA,
@@ -338,3 +341,8 @@ __all__ = [
     "Within",
     "part_classes",
 ]
+
+
+def __getattr__(name: str) -> Never:
+    """Say which part was meant: names are many, and compositions are typed."""
+    raise AttributeError(str(unknown("part", name, __all__, owner="slalom.parts")))

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from slalom.errors import UsageError
+from slalom.errors import UsageError, reason
 
 # The IDX format's codes of element types, all of them big-endian.
 _IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
@@ -90,4 +90,4 @@ def _read(path: Path) -> bytes:
         raw = path.read_bytes()
         return gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
     except (OSError, EOFError) as error:
-        raise UsageError(f'cannot read "{path}": {getattr(error, "strerror", None) or error}.') from None
+        raise UsageError(f'cannot read "{path}": {reason(error)}.') from None

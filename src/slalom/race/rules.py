@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from slalom.errors import UsageError, unknown
+from slalom.errors import UsageError, reason, unknown
 from slalom.race.contestant import Contestant, Settings
 
 Name = Literal["grid", "external", "self-tuning"]
@@ -138,7 +138,7 @@ def read_points(file: Path) -> dict[str, list[Settings]]:
     try:
         plain = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UsageError(f'cannot read points "{file}": {error}.') from None
+        raise UsageError(f'cannot read points "{file}": {reason(error)}.') from None
     good = isinstance(plain, dict) and all(
         isinstance(points, list) and points and all(isinstance(point, dict) for point in points)
         for points in plain.values()
