@@ -66,9 +66,9 @@ class Grokking(Phenomenon):
     here: ClassVar = (
         "Power trains transformers on division modulo 97, which takes minutes (grokking-transformer); this is Gromov's "
         "network of one hidden layer with squares, on addition modulo 31, with cross-entropy. Betas (0.9, 0.98) are "
-        "Power's. Five settings of rate, decay and loss were tried first, at one seed: all generalised late, decay 0.1 not within"
-        " 6000 steps; this one was the quickest with cross-entropy. With the usual beta2 of 0.999 it comes later "
-        "than 1500 steps."
+        "Power's. Five settings of rate, decay and loss were tried first, at one seed: all generalised late, decay 0.1 "
+        "not within 6000 steps; this one was the quickest with cross-entropy. With the usual beta2 of 0.999 it comes "
+        "later than 1500 steps."
     )
     signs: ClassVar = (
         Sign("gap", "AdamW: steps until 99 % of the other half are right, over those for the training half",
