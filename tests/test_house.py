@@ -47,8 +47,8 @@ ROOMS = {
         "observe optimizer parts range_test recipes replay roles schedules sharpness"
     ),
     "testing": "checkpoint",
-    "lab": "slalom landscape observe pictures recipes",
     "race": "slalom pictures recipes schedules userfiles",
+    "lab": "slalom landscape observe pictures race recipes",  # of the race a text that every Python brings along
     "cli": "",
     "__main__": "cli",
 }
@@ -61,8 +61,8 @@ LATE = {
     "checkpoint": "slalom",  # the version
     "testing": "slalom",
     "cli": (  # `slalom --help` must not wait for what other commands need
-        "describe engine lab landscape memory named observe pictures race range_test recipes schedules testing "
-        "userfiles slalom"  # the version
+        "slalom describe engine lab landscape memory named observe pictures race range_test recipes schedules testing "
+        "userfiles"
     ),
 }
 
@@ -134,7 +134,7 @@ def test_rooms_import_downwards_only() -> None:
 
 
 def test_what_is_private_stays_in_its_room() -> None:
-    taken = [(a.file, name) for a in ARROWS for name in a.names if name.startswith("_")]
+    taken = [(a.file, name) for a in ARROWS for name in a.names if re.match("_(?!_)", name)]
     assert not taken
 
 

@@ -186,8 +186,8 @@ def test_a_closure_is_no_obstacle() -> None:
 
 
 NOT_A_FUNCTION_OF_STATE = {
-    "adafactor", "adafactor-hf", "adopt", "amos", "dadapt-sgd", "momo", "momo-adam", "prodigy", "sm3",
-    "schedule-free-plus", "smmf", "sps",
+    "adafactor", "adafactor-hf", "adopt", "alig", "amos", "dadapt-adam", "dadapt-sgd", "momo", "momo-adam", "prodigy",
+    "sm3", "schedule-free-plus", "smmf", "sps",
 }  # fmt: skip
 
 
