@@ -439,6 +439,8 @@ class AdamCPR(Named):
         kappa_init: str = 'warm_start',
         steps: int = 1000,
         mu: float = 1.0,
+        measure: Literal['square', 'half', 'l1', 'huber', 'deviation'] = 'square',
+        by_rate: bool = False,
         *,
         maximize: bool = False,
         executor: Executor = 'auto',
