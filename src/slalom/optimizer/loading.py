@@ -190,7 +190,8 @@ def check_layout(key: str, slot: State, tensor: Tensor, parameter: Tensor, block
             "or clear optimizer.state to begin anew."
         )
     follows = slot.scope == "tensor" and slot.format == "float"
-    if follows and (tensor.device != parameter.device or tensor.dtype != kept_dtype(slot, parameter)):
+    other = tensor.dtype != kept_dtype(slot, parameter) and slot.per not in ("left", "right")  # a setting of factors
+    if follows and (other or tensor.device != parameter.device):
         raise RuntimeError(
             f"the state {key} is {_kind(tensor)}, its parameter became {_kind(parameter)} after the first step: move "
             "the model before it, or bring the state along by optimizer.load_state_dict(optimizer.state_dict())."
