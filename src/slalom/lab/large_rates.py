@@ -67,8 +67,8 @@ class LargeRates(Phenomenon):
     seeds: ClassVar = 3
     seconds: ClassVar = (44.0, 5.0)
     variants: ClassVar = {
-        "large-rates:fine=0.2": "a second stage that is less gentle: how much of the first one it undoes",
-        "large-rates:samples=1024": "more data: less to gain from the first rate",
+        "large-rates:fine=0.2": "a second stage that is less gentle: the first one matters less",
+        "large-rates:samples=1024,steps=2000": "more data, minutes: at seed 0 the best rate is above the threshold",
     }
     quick: ClassVar = {"steps": 400, "rates": (0.01, 0.1, 0.5, 1.0, 4.0)}
 
@@ -90,7 +90,8 @@ class LargeRates(Phenomenon):
             progress((place + 1) / len(self.rates))
         best = max(range(len(second)), key=second.__getitem__)
         values = {"small": second[best] - second[0], "large": second[best] - second[-1]}
-        threshold = next((k for k, loss in enumerate(losses) if not loss < _CONVERGED), None)
+        # above the last that converged: the smallest rates may have had too few steps
+        threshold = max((k + 1 for k, loss in enumerate(losses[:-1]) if loss < _CONVERGED), default=0)
         if threshold:
             values["near"] = self.rates[best] / self.rates[threshold]
             values["above"] = second[threshold] - second[threshold - 1]

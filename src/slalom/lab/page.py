@@ -63,11 +63,12 @@ def html(finding: Finding) -> str:
         f"<dt><code>slalom lab {escape(word)}</code></dt><dd>{escape(why)}</dd>" for word, why in what.variants.items()
     )
     settings = ", ".join(f"{name}={value}" for name, value in what.settings().items())
+    count = len(finding.runs)
+    runs = f"seed {finding.first}" if count == 1 else f"seeds {finding.first} to {finding.first + count - 1}"
     parts += [
         f"<p><strong>{escape(finding.sentence)}</strong></p><p>{escape(what.here)}</p>",
         f"<h2>What to try next</h2><dl>{tries}</dl>",
-        f'<p class="quiet">{escape(settings)}; seeds from {finding.first}, {len(finding.runs)} runs, '
-        f"{finding.seconds:.3g} CPU seconds.</p></body></html>\n",
+        f'<p class="quiet">{escape(settings)}; {runs}, {finding.seconds:.3g} CPU seconds.</p></body></html>\n',
     ]
     return "\n".join(parts)
 
