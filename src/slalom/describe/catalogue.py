@@ -58,6 +58,8 @@ def _section(entry: Method) -> list[str]:
         "",
         f"- **use** {entry.use}",
         f"- **avoid** {entry.avoid}",
+        *([f"- **also** {', '.join(entry.also)}"] if entry.also else []),
+        *([f"- **not** {entry.others}"] if entry.others else []),
     ]
 
 
