@@ -72,7 +72,7 @@ METHODS = (
 SUITES = (
     "formulas formulas_of_steps part_formulas planner loading optimizer checkpoint storage blocks phases engine matrix "
     "kronecker lowrank factored norms averages steps light_parts lazy tricks chance losses nonfinite recipes "
-    "roles_and_groups native foreach memory scaled teams"
+    "roles_and_groups native foreach memory scaled teams slips"
 )
 FAULTS = ("tests/faults/test_faults_files.py",)
 

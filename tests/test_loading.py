@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import itertools
@@ -18,8 +19,10 @@ import torch
 from torch import nn
 
 import slalom
+from slalom.algebra import State
 from slalom.checkpoint import checkpoint, runstate
 from slalom.checkpoint.durable import write_durably
+from slalom.optimizer.loading import check_layout
 
 
 def run(sizes: list[int] | None = None, **settings: Any) -> dict[str, Any]:
@@ -110,6 +113,27 @@ def test_a_state_that_torch_did_not_keep_is_as_good_as_absent() -> None:
     state["state"][0] = {**state["state"][0], "ema.m": None}
     with pytest.raises(ValueError, match=r"the checkpoint has no ema\.m, which this recipe needs"):
         optimizer.load_state_dict(state)
+
+
+@pytest.mark.parametrize("given", [{}, {"state": {}}, ["state", "param_groups"]], ids=str)
+def test_what_is_no_optimizer_s_state_is_refused(given: Any) -> None:
+    with pytest.raises(ValueError, match='is a dictionary with "state" and "param_groups"'):
+        slalom.AdamW([nn.Parameter(torch.ones(2))]).load_state_dict(given)
+
+
+@pytest.mark.parametrize(
+    ("slot", "kept", "follows"),
+    [
+        (State(), torch.zeros(2, 3), True),
+        (State(per="model"), torch.zeros(()), False),
+        (State(format="sign"), torch.zeros(2, 1, dtype=torch.uint8), False),
+    ],
+    ids=["elements", "the model's", "signs"],
+)
+def test_only_what_is_kept_as_the_parameter_is_must_follow_it(slot: State, kept: torch.Tensor, follows: bool) -> None:
+    moved = nn.Parameter(torch.ones(2, 3, dtype=torch.float64))
+    with pytest.raises(RuntimeError, match="became float64") if follows else contextlib.nullcontext():
+        check_layout("a.b", slot, kept, moved, None)
 
 
 def test_a_state_of_as_many_elements_takes_its_shape() -> None:
@@ -254,6 +278,26 @@ def test_a_manifest_states_size_and_digest_and_files_follow_the_umask(tmp_path: 
     assert facts["bytes"] == file.stat().st_size
     assert facts["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
     assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o640}
+
+
+@pytest.mark.parametrize("change", ["another kind", "less", "more"])
+def test_what_is_whole_but_holds_something_else_is_no_checkpoint(change: str, tmp_path: Path) -> None:
+    slalom.save_checkpoint(tmp_path, **run())
+    data, manifest = checkpoint._files(tmp_path, 1)
+    content = torch.load(data, weights_only=True)
+    if change == "less":
+        del content["random"]
+    held = ["format", "pieces", "described", "random", "position"] if change == "another kind" else content
+    torch.save({**held, "note": "theirs"} if change == "more" else held, data)
+    facts = json.loads(manifest.read_text())
+    del facts["seal"]
+    facts["sha256"] = hashlib.sha256(data.read_bytes()).hexdigest()
+    manifest.write_text(json.dumps({**facts, "seal": checkpoint._seal(facts)}))
+    if change == "more":
+        assert slalom.load_checkpoint(tmp_path, **run()) is not None
+    else:
+        with pytest.raises(ValueError, match=r"checkpoint-000001\.pt holds no checkpoint"):
+            slalom.load_checkpoint(tmp_path, **run())
 
 
 def test_no_whole_checkpoint_is_an_error_though_one_was_never_finished(tmp_path: Path) -> None:

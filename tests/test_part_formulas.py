@@ -143,7 +143,7 @@ PUSH = {"matrix": [[0.5, 0.1], [-0.2, 0.3]], "vector": [0.5, 0.1]}
         {"geometry": P.Eigenbasis(Recipe(guard=P.Tangent(delta=10.0)), beta=0.5, frequency=1)},
         {"geometry": P.Kronecker()},
         {"geometry": P.InSubspace(Recipe(), P.Singular(1))},
-        {"geometry": P.ScaledAsInSubspace(Recipe(), P.Singular(1))},
+        {"geometry": P.ScaledAsInSubspace(Recipe(), P.Singular(1), scale=4.0)},
     ],
     ids=lambda given: type(next(iter(given.values()))).__name__,
 )

@@ -227,6 +227,12 @@ def test_a_parameter_that_stays_is_not_stored() -> None:
     assert set(left.stores) == {"a"}
 
 
+def test_what_does_nothing_is_one_pass_over_nothing() -> None:
+    (only,) = plan(Program(*stays(lambda g: {}))).stages
+    assert not only.loads
+    assert not only.stores
+
+
 def test_a_sum_of_what_needs_a_sum_is_taken_though_nothing_is_stored_for_it() -> None:
     found = plan(Program(*stays(lambda g: {"a": 2 * g, "b": total(abs(g - mean(g)))})))
     assert [len(stage.reductions) for stage in found.stages] == [1, 1]

@@ -262,15 +262,13 @@ def test_momentum_of_whole_steps_keeps_the_length_they_had() -> None:
             moved = rate * g + 0.5 * buffer if nesterov else buffer
             position -= (moved if rate else 0.0) + rate * 0.1 * position  # decay is by the rate, not by what is kept
             assert w.item() == pytest.approx(position, rel=1e-12)
-    plain, whole = (
-        Recipe(momentum=momentum, scale=P.Belief(0.9), step=0.01) for momentum in (P.Ema(), P.WholeSteps(P.Ema()))
-    )
-    ends = []
-    for recipe in (plain, whole):
-        params = lists([(3, 4)], torch.float64)
-        drive(recipe.build(params), 5)
-        ends.append(params[0].detach())
-    torch.testing.assert_close(*ends, rtol=1e-12, atol=1e-14)
+    for momentum, scale in ((P.Ema(), P.Belief(0.9)), (P.Extrapolated(), P.SecondMoment(0.9))):
+        ends = []
+        for one in (momentum, P.WholeSteps(momentum)):
+            params = lists([(3, 4)], torch.float64)
+            drive(Recipe(momentum=one, scale=scale, step=0.01).build(params), 5)
+            ends.append(params[0].detach())
+        torch.testing.assert_close(*ends, rtol=1e-12, atol=1e-14)
 
 
 def test_momentum_of_whole_steps_asks_for_the_rate_first() -> None:

@@ -271,7 +271,7 @@ class Constrained(Regularize):
             s.bound = where(x.t > 1, s.bound, self.kappa * self._measured(x.w, x.size)[0])
             return s.bound, True
         if self.kappa_init == "warm_start":
-            s.bound = where(x.t > self.steps, s.bound, where(x.t < self.steps, 0.0, length))
+            s.bound = where(x.t > self.steps, s.bound, length)  # not used before
             return s.bound, x.t >= self.steps
         due = x.t % self.steps <= 0
         growth = length - s.last
