@@ -44,10 +44,11 @@ def kind(name: str) -> str:
 
 # Steps that are sums of gradients.
 PROPORTIONAL = ["aggmo", "am-msgd", "lookahead", "pnm", "schedule-free-sgd", "sgd", "sgds", "sgdw", "swa"]
-# They compare gradients with a constant (a friction, a floor of factors, a softplus), take another power of them, or
-# treat vectors as SGD does.
+# They compare gradients with a constant (a friction, a floor of factors, a softplus, squares that begin at 1), take
+# another power of them, or treat vectors as SGD does.
 NEITHER = [
     "adagl",
+    "adamg",
     "adalo",
     "am-adamw",
     "diffgrad",
@@ -59,6 +60,7 @@ NEITHER = [
     "kl-shampoo",
     "lars",
     "radam",
+    "rmsprop-tf",
     "sadam",
     "sc-adagrad",
     "sc-rmsprop",

@@ -367,7 +367,7 @@ def test_bad_strengths_are_refused(value: float) -> None:
 def test_bad_growth_is_refused_with_a_sentence() -> None:
     w = torch.nn.Parameter(torch.ones(2))
     w.grad = torch.ones(2)
-    with pytest.raises(ValueError, match='L1 has no growth "linear"'):
+    with pytest.raises(ValueError, match='FTRLProximal has no growth "linear"'):
         slalom.FTRLProximal([w], l1=0.1, growth="linear").step()
 
 

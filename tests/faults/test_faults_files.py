@@ -17,7 +17,7 @@ from harm import equal, make, saved_at, train, weights
 from torch import nn
 
 import slalom
-from slalom import checkpoint
+from slalom.checkpoint import checkpoint
 
 
 @pytest.fixture

@@ -65,7 +65,8 @@ def galore(
     year=2025,
     source="Wang et al. 2025, arXiv:2509.24218 (decay as in AdamW)",
     use="what SOAP is for, with one basis on the shorter side, from one decomposition in thousands of steps",
-    avoid="memory is short: a square of the shorter side beside Adam's states",
+    avoid="memory is short: a square of the shorter side beside Adam's states; gradients that fill a few rows at a "
+    "time: squares are not turned with the basis, and a direction that was empty before gets a huge step",
     lrs=(3e-4, 1e-3, 3e-3),
     exceptions=BY_ROLE,
 )
