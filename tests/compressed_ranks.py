@@ -17,7 +17,8 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
-from slalom.compress import QSGD, Compressed, Identity, Natural, RandK, TopK, hook
+import slalom
+from slalom.compress import QSGD, Compressed, Identity, Natural, RandK, TopK, hook, vote
 
 X = torch.randn(32, 6, generator=torch.Generator().manual_seed(0))
 Y = torch.tanh(X @ torch.randn(6, 3, generator=torch.Generator().manual_seed(1)))
@@ -103,6 +104,38 @@ def scaled() -> bool:
     return plain.weights() == magnified.weights()
 
 
+def voted() -> dict[str, Any]:
+    """What two workers agree on: gradients that agree, differ, are 0 for one or both, and are no numbers."""
+    rank = dist.get_rank()
+    found: dict[str, Any] = {}
+    for name, pulls in (
+        (
+            "signs",
+            [[3.0, -0.5, 2.0, 0.0, 0.0, -1e-30, 7.0, -7.0, 1.0], [1e-3, -9.0, -2.0, 4.0, 0.0, 0.0, 1.0, -1.0, 1.0]],
+        ),
+        ("nan", [[1.0] * 9, [1.0] * 8 + [float("nan")]]),
+        ("inf", [[float("inf")] + [1.0] * 8, [1.0] * 9]),
+    ):
+        net = nn.Linear(9, 1, bias=False)
+        ddp = DistributedDataParallel(net)
+        ddp.register_comm_hook(None, vote)
+        ddp(torch.tensor([pulls[rank]])).sum().backward()
+        assert net.weight.grad is not None
+        found[name] = net.weight.grad.flatten().tolist()
+    net = model()
+    ddp = wrapped(net)
+    ddp.register_comm_hook(None, vote)
+    optimizer = slalom.SignSGD(net.parameters(), lr=3e-3)
+    rows = slice(16 * rank, 16 * rank + 16)
+    start = float(functional.mse_loss(net(X), Y))
+    for _ in range(150):
+        optimizer.zero_grad()
+        functional.mse_loss(ddp(X[rows]), Y[rows]).backward()
+        optimizer.step()
+    weights = torch.cat([p.detach().flatten() for p in net.parameters()]).tolist()
+    return found | {"start": start, "loss": float(functional.mse_loss(net(X), Y)), "weights": weights}
+
+
 def disagree() -> str:
     run = Run(Natural(), shifts="batch")
     run.state.batch = dist.get_rank()
@@ -128,6 +161,7 @@ def main() -> None:
         "resumed": resumed(),
         "scaled": scaled(),
         "disagree": disagree(),
+        "vote": voted(),
     }
     result.write_text(json.dumps(found))
     dist.barrier()

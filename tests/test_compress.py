@@ -299,7 +299,7 @@ def test_without_compression_the_hook_is_the_plain_mean_to_the_bit(ranks: list[d
 
 
 @two_processes
-@pytest.mark.parametrize("name", ["randk", "topk", "qsgd", "natural", "none", "batch"])
+@pytest.mark.parametrize("name", ["randk", "topk", "qsgd", "natural", "none", "batch", "vote"])
 def test_ranks_hold_the_same_bits_and_learn(ranks: list[dict[str, Any]], name: str) -> None:
     first, second = (found[name] for found in ranks)
     assert first["weights"] == second["weights"]
@@ -320,3 +320,10 @@ def test_a_loss_scale_does_not_reach_the_memories(ranks: list[dict[str, Any]]) -
 @two_processes
 def test_batches_in_different_orders_are_refused(ranks: list[dict[str, Any]]) -> None:
     assert all("all take their batches in the same order" in found["disagree"] for found in ranks)
+
+
+@two_processes
+def test_most_workers_decide_and_zeros_abstain(ranks: list[dict[str, Any]]) -> None:
+    for found in ranks:
+        assert found["vote"]["signs"] == [1.0, -1.0, 0.0, 1.0, 0.0, -1.0, 1.0, -1.0, 1.0]
+        assert all(map(math.isnan, [*found["vote"]["nan"], *found["vote"]["inf"]]))

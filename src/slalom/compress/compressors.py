@@ -13,6 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from slalom.compress.bits import bools, packed
 from slalom.errors import UsageError
 
 _UNDEFINED = 255  # Natural's code for what is no number
@@ -147,10 +148,10 @@ class Natural(Compressor):
         code = exponent + 126 + (up < 2 * mantissa - 1).to(exponent.dtype)  # 1 is 2^-126
         code = torch.where(small, (up < size * 2.0**126).to(code.dtype), code)
         code = torch.where(size.isfinite() & (code < _UNDEFINED), code, _UNDEFINED)
-        return torch.cat([code.to(torch.uint8), _bits(x < 0)])
+        return torch.cat([code.to(torch.uint8), packed(x < 0)])
 
     def decode(self, message: Tensor, size: int, dtype: torch.dtype) -> Tensor:
-        code, negative = message[:size], _bools(message[size:], size)
+        code, negative = message[:size], bools(message[size:], size)
         # the code is the exponent as single precision has it, so 0 is 0
         x = (code.to(torch.int32) << 23).view(torch.float32).to(dtype)
         return torch.where(code == _UNDEFINED, torch.nan, torch.where(negative, -x, x))
@@ -207,16 +208,3 @@ def _bytes(x: Tensor) -> Tensor:
 
 def _values(message: Tensor, dtype: torch.dtype) -> Tensor:
     return message.clone().view(dtype)  # a copy begins where every type may
-
-
-def _bits(flags: Tensor) -> Tensor:
-    padded = torch.nn.functional.pad(flags.to(torch.uint8), (0, -len(flags) % 8)).reshape(-1, 8)
-    return (padded << _places(flags.device)).sum(1, dtype=torch.uint8)
-
-
-def _bools(message: Tensor, size: int) -> Tensor:
-    return ((message[:, None] >> _places(message.device)) & 1).flatten()[:size].bool()
-
-
-def _places(device: torch.device) -> Tensor:
-    return torch.arange(8, dtype=torch.uint8, device=device)

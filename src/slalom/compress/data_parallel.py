@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from slalom.compress.annotated import communication_hook
 from slalom.compress.compressors import Compressor
 from slalom.compress.differences import Differences
 from slalom.errors import UsageError
@@ -121,6 +122,7 @@ class Compressed:
         self.batch = int(state["batch"])
 
 
+@communication_hook
 def hook(state: Compressed, bucket: Any) -> torch.futures.Future[Tensor]:
     """Compress a bucket's gradients, exchange the messages, and leave the mean of what they say.
 
@@ -146,7 +148,3 @@ def hook(state: Compressed, bucket: Any) -> torch.futures.Future[Tensor]:
 
     future: torch.futures.Future[Tensor] = work.get_future().then(put_together)
     return future
-
-
-if dist.is_available():  # torch looks at the types of hooks and knows no deferred ones
-    hook.__annotations__ |= {"bucket": vars(dist)["GradBucket"], "return": torch.futures.Future[Tensor]}
