@@ -181,6 +181,30 @@ def test_a_vector_has_no_heads() -> None:
         assert torch.allclose(one, other) is same
 
 
+def test_a_bound_is_looked_for_when_a_sample_is_due() -> None:
+    parameter = torch.nn.Parameter(torch.ones(2, 2, dtype=F64))
+    regularize = P.Constrained(kappa_init="inflection", steps=2)
+    optimizer = Recipe(regularize=regularize, step=0.1).build([parameter])
+    seen, lengths = [], []
+    for _ in range(5):
+        lengths.append((parameter.detach() + 0.1).square().sum().item())  # where the step would lead
+        parameter.grad = -torch.ones(2, 2, dtype=F64)
+        optimizer.step()
+        seen.append(float(optimizer.state[parameter]["constrained.last"]))
+    assert seen == pytest.approx([0.0, lengths[1], lengths[1], lengths[3], lengths[3]])
+
+
+@pytest.mark.parametrize("by_rate", [False, True])
+def test_a_constraint_rests_while_the_rate_is_zero(by_rate: bool) -> None:
+    parameter = torch.nn.Parameter(torch.full((2, 2), 3.0, dtype=F64))
+    optimizer = Recipe(regularize=P.Constrained(kappa=0.1, by_rate=by_rate), step=0.0).build([parameter])
+    for _ in range(3):
+        parameter.grad = torch.ones(2, 2, dtype=F64)
+        optimizer.step()
+    assert torch.equal(parameter, torch.full((2, 2), 3.0, dtype=F64))
+    assert float(optimizer.state[parameter]["constrained.multiplier"]) == 0.0
+
+
 def test_without_a_penalty_a_row_of_zeros_is_one() -> None:
     point, nothing = torch.tensor([[0.0, 0.0], [3.0, 4.0]], dtype=F64), torch.tensor(0.0, dtype=F64)
     found = P.GroupL2(0.5).shrink(point, torch.tensor(2.0, dtype=F64), nothing)  # type: ignore[arg-type]
