@@ -115,9 +115,13 @@ def test_a_state_that_torch_did_not_keep_is_as_good_as_absent() -> None:
         optimizer.load_state_dict(state)
 
 
-@pytest.mark.parametrize("given", [{}, {"state": {}}, ["state", "param_groups"]], ids=str)
-def test_what_is_no_optimizer_s_state_is_refused(given: Any) -> None:
-    with pytest.raises(ValueError, match='is a dictionary with "state" and "param_groups"'):
+@pytest.mark.parametrize(
+    ("given", "held"),
+    [({}, "{}"), ({"state": {}}, "keys 'state'"), (["state", "param_groups"], r"\['state', 'param_groups'\]")],
+    ids=["nothing", "half", "a list"],
+)
+def test_what_is_no_optimizer_s_state_is_refused(given: Any, held: str) -> None:
+    with pytest.raises(ValueError, match=rf'is a dictionary with "state" and "param_groups".*; this has {held}\.'):
         slalom.AdamW([nn.Parameter(torch.ones(2))]).load_state_dict(given)
 
 
