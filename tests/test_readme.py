@@ -19,6 +19,12 @@ def test_every_block_runs_by_itself(place: int, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_as_many_methods_as_it_says() -> None:
+    from slalom import list_optimizers
+
+    assert f"all {len(list_optimizers())} methods" in README
+
+
 def test_the_screen_is_the_one_that_is_printed() -> None:
     from slalom.describe import describe_method
     from slalom.recipes import method
