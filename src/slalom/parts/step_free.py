@@ -15,6 +15,11 @@ from slalom.parts.signals import Signals
 # --- from the distance travelled -------------------------------------------------------------------------
 
 
+def _bias_correction(beta1: Value | float, beta: Value | float, t: Value) -> Value:
+    """Return what a rate is multiplied by in place of correcting the momentum and the metric."""
+    return sqrt(1 - beta**t) / (1 - beta1**t)
+
+
 class Prodigy(Step):
     """A learning rate that finds itself, from the distance travelled (Mishchenko & Defazio 2023, arXiv:2306.06101).
 
@@ -61,7 +66,7 @@ class Prodigy(Step):
         b = self.beta3 or sqrt(self.beta)
         rate: Value = self.lr * d
         if self.debias:
-            rate = rate * (sqrt(1 - self.beta**x.clock) / (1 - self.beta1**x.clock))
+            rate = rate * _bias_correction(self.beta1, self.beta, x.clock)
         weight = (d / self.d0) * rate
         s.s = b * s.s + ((d / self.d0) * d if self.safeguard else weight) * x.grad
         s.r = b * s.r + total(weight * x.grad * (s.start - x.w), "model")
@@ -187,7 +192,7 @@ class DAdaptation(Step, name="d_adaptation"):
         q = sqrt(self.beta)
         rate: Value = self.lr * d
         if self.debias:
-            rate = rate * (sqrt(1 - self.beta**x.clock) / (1 - self.beta1**x.clock))
+            rate = rate * _bias_correction(self.beta1, self.beta, x.clock)
         fed = rate * x.grad
         s.r = q * s.r + (1 - q) * total(fed * (s.s / x.earlier()), "model")
         s.s = lerp(s.s, fed, 1 - q)
