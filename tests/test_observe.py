@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -231,3 +232,22 @@ def test_what_the_documents_name_is_there(module: str) -> None:
     named = set(re.findall(rf"slalom\.{module}\.(\w+)", docs))
     assert named
     assert [name for name in sorted(named) if not hasattr(getattr(slalom, module), name)] == []
+
+
+def test_noise_alone_is_neither_a_rise_nor_a_reason_not_to_see_tiny_steps() -> None:
+    found = Counter[str]()
+    for seed in range(12):
+        torch.manual_seed(seed)
+        model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 1))
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-6)
+        with slalom.observe.watch(model, optimizer, every=10) as watch:
+            for _ in range(200):
+                x = torch.randn(16, 8)
+                optimizer.zero_grad()
+                loss = (model(x) - x[:, :1]).square().mean()
+                loss.backward()
+                optimizer.step()
+                watch.loss(loss)
+        found.update(watch.report().names)
+    assert set(found) == {"creeping"}
+    assert found["creeping"] >= 9  # the median of two dozen cosines may miss its limit

@@ -19,6 +19,13 @@ def test_every_block_runs_by_itself(place: int, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_the_watched_run_is_told_what_the_text_says(tmp_path: Path) -> None:
+    (block,) = [block for block in BLOCKS if "observe.watch" in block]
+    said = python(block, tmp_path).stdout
+    assert "the learning rate is too low" in said
+    assert "the loss went back up" not in said
+
+
 def test_as_many_methods_as_it_says() -> None:
     from slalom import list_optimizers
 

@@ -155,6 +155,11 @@ class Recent:
         fall, error = self._fall()
         return -fall > max(limit, 2 * error)
 
+    def falls(self, limit: float) -> bool:
+        """Whether the loss fell, by more than so much and by more than its own noise can have made it."""
+        fall, error = self._fall()
+        return fall > max(limit, 2 * error)
+
     def _fall(self) -> tuple[float, float]:
         """Return the share by which the loss fell, and the standard error of that."""
         losses = torch.tensor(self.losses, dtype=torch.float64)

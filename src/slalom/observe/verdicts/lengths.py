@@ -47,7 +47,9 @@ def _diverging(run: Recent, limits: Mapping[str, float]) -> Evidence | None:
         return None
     best, now = min(losses), min(losses[-2:])
     fallen = losses[0] - best
-    if now - best <= limits["back"] * fallen or now - best <= limits["rise"] * abs(best):
+    # of many losses that are noise alone the lowest lies far below the last ones
+    noise = median(torch.tensor(losses, dtype=torch.float64).diff().abs())
+    if now - best <= max(limits["back"] * fallen, limits["rise"] * abs(best), limits["noise"] * noise):
         return None
     at = run.run.steps[run.run.losses.index(best)]
     start = f" and {losses[0]:.4g} at the start" if best < losses[0] else ""
@@ -112,12 +114,14 @@ def _bouncing(run: Recent, limits: Mapping[str, float]) -> Evidence | None:
 def _creeping(run: Recent, limits: Mapping[str, float]) -> Evidence | None:
     agree, progress = run.cosine("agree"), run.progress()
     ratios = _updates_over_weights(run)
-    if not run.enough or not run.stands(limits["progress"]) or _gone(run) or _warming(run):
+    if not run.enough or _gone(run) or _warming(run):
         return None
     longest, now = float(ratios.nan_to_num(0.0).max()), median(ratios[max(run.first, 0) :])
     tiny = longest < limits["ratio"] and agree > limits["agree"]
     straight = agree > limits["straight"] and run.cosine("turn") > limits["straight"] and longest < limits["short"]
-    if not tiny and not straight:
+    stands = run.stands(limits["progress"])
+    # noise may hide whether the loss stands; such steps are too short all the same, unless it clearly falls
+    if not (tiny and (stands or not run.falls(limits["progress"]))) and not (straight and stands):
         return None
     seen = (
         f"a step changes the weights by {now:.1e} of their length, at most {longest:.1e} so far; gradients keep their "
@@ -196,8 +200,8 @@ RULES: Final = (
         "broken",
         "What had been learnt is being lost. A rate that is too high, or a spike that the method has not got over.",
         "Go back to a checkpoint before the rise; lower the rate to a third, clip the gradient, warm up longer.",
-        {"back": 0.5, "rise": 0.1},
-        "ours: half of what the loss had fallen, and a tenth of its lowest",
+        {"back": 0.5, "rise": 0.1, "noise": 7.0},
+        "ours: half of what the loss had fallen, a tenth of its lowest, and 7 times what samples differ by",
         _diverging,
     ),
     Rule(
